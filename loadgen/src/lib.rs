@@ -1,0 +1,1 @@
+//! The load generator and the origin to aim at.

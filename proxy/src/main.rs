@@ -1,0 +1,2 @@
+//! The `onehop` binary.
+fn main() {}

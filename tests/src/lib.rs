@@ -1,0 +1,1 @@
+//! End-to-end behaviours against the real binaries, and the kit they share.

@@ -1,1 +1,20 @@
-//! Floor 1: the only crate that knows the ring. Runtime, listeners, streams, deadlines, mailbox.
+//! Floor 1: the only crate that knows the ring. It offers streams, listeners, deadlines and a mailbox to the
+//! floors above, which never name the engine below, so that it can be changed and measured.
+//! May import `meter`. Must not know HTTP, routes or clusters. `unsafe` lives in `sys/` alone.
+
+pub mod address;
+pub mod clock;
+pub mod core;
+pub mod deadline;
+pub mod listener;
+pub mod mailbox;
+pub mod relay;
+pub mod runtime;
+pub mod stream;
+mod sys;
+
+pub use address::{Address, Peer};
+pub use stream::Stream;
+pub use sys::buf::{Buf, Size, in_use as buffers_in_use};
+pub use sys::listen::{bind, bind_unix};
+pub use sys::process::{open_files, pin_to_cpu, raise_open_files, usable_cpus};

@@ -1,0 +1,62 @@
+//! What one core counts about itself: completed operations (which feed the adaptive polling) and liveness.
+//! Thread-local and single-writer; the floors above copy the figures into their meters.
+
+use std::cell::{Cell, RefCell};
+use std::task::Waker;
+
+/// Figures of this core, since it started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// Read operations that completed.
+    pub completions: u64,
+    /// Turns spent polling the ring instead of sleeping.
+    pub polls: u64,
+    /// Nanoseconds from the start to the end of each polling spell, summed.
+    pub polling_ns: u64,
+}
+
+pub(crate) struct State {
+    pub completions: Cell<u64>,
+    pub polls: Cell<u64>,
+    pub polling_ns: Cell<u64>,
+    /// Set while the polling task sleeps and wants to hear of the next completion.
+    pub poller: RefCell<Option<Waker>>,
+    pub epoll: Cell<bool>,
+}
+
+thread_local! {
+    pub(crate) static STATE: State = const {
+        State {
+            completions: Cell::new(0),
+            polls: Cell::new(0),
+            polling_ns: Cell::new(0),
+            poller: RefCell::new(None),
+            epoll: Cell::new(false),
+        }
+    };
+}
+
+/// This core's figures.
+pub fn figures() -> Figures {
+    STATE.with(|state| Figures {
+        completions: state.completions.get(),
+        polls: state.polls.get(),
+        polling_ns: state.polling_ns.get(),
+    })
+}
+
+/// Whether this core runs on epoll instead of the ring.
+pub(crate) fn is_epoll() -> bool {
+    STATE.with(|state| state.epoll.get())
+}
+
+/// Counts one completed operation and wakes the polling task if it sleeps.
+#[inline]
+pub(crate) fn completed() {
+    STATE.with(|state| {
+        state.completions.set(state.completions.get() + 1);
+        if let Some(waker) = state.poller.borrow_mut().take() {
+            waker.wake();
+        }
+    });
+}

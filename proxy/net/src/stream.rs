@@ -1,0 +1,526 @@
+//! A connection's byte stream: it owns its read buffer and at most one posted read, which outlives every future
+//! that waits for it, so that waiting can be dropped and taken up again without losing a byte.
+//! Writes are plain non-blocking calls from any slice; only a full socket waits.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use crate::address::Address;
+use crate::clock::Nanos;
+use crate::core;
+use crate::deadline::{Deadline, Ends};
+use crate::sys::buf::{Buf, Size};
+use crate::sys::duplex::Duplex;
+use crate::sys::socket;
+
+/// What the stream and its read pump exchange: a buffer to fill, then the result.
+enum Slot {
+    Idle,
+    Wanted(Buf),
+    Reading,
+    Done(io::Result<usize>, Buf),
+}
+
+type Wait = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+type Pump = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A plain connection. (A TLS one will wear the same face.)
+pub struct Stream {
+    duplex: Option<Duplex>,
+    fd: RawFd,
+    slot: Rc<RefCell<Slot>>,
+    pump: Option<Pump>,
+    reading: bool,
+    /// The posted wait for room to write; kept here, so that no operation is ever dropped half-way.
+    writing: RefCell<Option<Wait>>,
+    buf: Option<Buf>,
+    ended: bool,
+    failed: bool,
+    deadline: Deadline,
+}
+
+/// One coroutine per stream posts all its reads, so that a read costs no allocation.
+fn pump(duplex: Duplex, slot: Rc<RefCell<Slot>>) -> Pump {
+    Box::pin(async move {
+        loop {
+            let buf = poll_fn(|_| {
+                let mut slot = slot.borrow_mut();
+                match std::mem::replace(&mut *slot, Slot::Reading) {
+                    Slot::Wanted(buf) => Poll::Ready(buf),
+                    other => {
+                        *slot = other;
+                        Poll::Pending
+                    }
+                }
+            })
+            .await;
+            let (result, buf) = duplex.read(buf).await;
+            *slot.borrow_mut() = Slot::Done(result, buf);
+        }
+    })
+}
+
+impl Stream {
+    /// Takes a connected socket.
+    ///
+    /// # Errors
+    /// When the engine cannot register the descriptor.
+    pub fn new(fd: OwnedFd) -> io::Result<Stream> {
+        let duplex = Duplex::new(fd)?;
+        let fd = duplex.raw_fd();
+        let slot = Rc::new(RefCell::new(Slot::Idle));
+        let pump = pump(duplex.clone(), slot.clone());
+        Ok(Stream {
+            duplex: Some(duplex),
+            fd,
+            slot,
+            pump: Some(pump),
+            reading: false,
+            writing: RefCell::new(None),
+            buf: None,
+            ended: false,
+            failed: false,
+            deadline: Deadline::new(fd),
+        })
+    }
+
+    /// Connects, with the socket made here so that its options can be set before.
+    ///
+    /// # Errors
+    /// What the kernel says (refused, unreachable, no descriptors), or `TimedOut` at the deadline.
+    pub async fn connect(address: &Address, due: Nanos) -> io::Result<Stream> {
+        let (fd, connected) = socket::begin_connect(address)?;
+        let stream = Stream::new(fd)?;
+        if !connected {
+            stream.deadline.arm(due, Ends::Both);
+            stream.writable().await?;
+            let error = socket::pending_error(stream.fd);
+            if stream.deadline.fired() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            error?;
+            stream.deadline.disarm();
+        }
+        core::completed();
+        Ok(stream)
+    }
+
+    /// The bytes that were read and not consumed.
+    #[inline]
+    pub fn buffered(&self) -> &[u8] {
+        self.buf.as_ref().map_or(&[], Buf::data)
+    }
+
+    /// Forgets the first `count` buffered bytes; an emptied buffer goes back to the pool before the next wait.
+    #[inline]
+    pub fn consume(&mut self, count: usize) {
+        if let Some(buf) = &mut self.buf {
+            buf.consume(count);
+        }
+    }
+
+    /// Whether the peer has ended its side and all that it sent is buffered or consumed.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether reading ended with an error (a reset), not in order.
+    pub fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Reads more behind what is buffered, into a buffer of at least `size`. Zero is the end. Safe to drop: the
+    /// posted read goes on, and the next call takes it up.
+    ///
+    /// # Errors
+    /// What the kernel says. A deadline shows as an end or an error, and as [`Stream::timed_out`].
+    pub fn fill(&mut self, size: Size) -> impl Future<Output = io::Result<usize>> + '_ {
+        poll_fn(move |cx| self.poll_fill(cx, size))
+    }
+
+    /// [`Stream::fill`] for callers that wait for several things at once.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>, size: Size) -> Poll<io::Result<usize>> {
+        if self.ended {
+            return Poll::Ready(Ok(0));
+        }
+        if !self.reading {
+            self.post(size);
+        }
+        let Some(pump) = &mut self.pump else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        // The pump never ends.
+        let _ = pump.as_mut().poll(cx);
+        let mut slot = self.slot.borrow_mut();
+        match std::mem::replace(&mut *slot, Slot::Idle) {
+            Slot::Done(result, buf) => {
+                drop(slot);
+                self.reading = false;
+                core::completed();
+                self.buf = Some(buf);
+                self.ended = !matches!(result, Ok(1..));
+                self.failed = result.is_err();
+                Poll::Ready(result)
+            }
+            other => {
+                *slot = other;
+                Poll::Pending
+            }
+        }
+    }
+
+    fn post(&mut self, size: Size) {
+        let mut buf = self.buf.take().unwrap_or_else(|| Buf::take(size));
+        if buf.is_empty() && buf.size() != size {
+            buf = Buf::take(size);
+        } else if buf.room() < size.bytes().min(buf.size().bytes()) / 2 {
+            buf.compact();
+            if buf.room() == 0 || buf.size() < size {
+                buf.grow(if buf.size() < Size::Medium {
+                    Size::Medium
+                } else {
+                    Size::Large
+                });
+            }
+        }
+        *self.slot.borrow_mut() = Slot::Wanted(buf);
+        self.reading = true;
+    }
+
+    /// Whether a read is posted; its bytes are not visible until [`Stream::fill`] has taken them up.
+    pub fn is_reading(&self) -> bool {
+        self.reading
+    }
+
+    /// Reads what is there at once, without waiting; only when no read is posted.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there.
+    pub fn try_fill(&mut self, size: Size) -> io::Result<usize> {
+        if self.reading {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.post(size);
+        self.reading = false;
+        let Slot::Wanted(mut buf) = std::mem::replace(&mut *self.slot.borrow_mut(), Slot::Idle)
+        else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        let result = socket::receive(self.fd, buf.spare());
+        if let Ok(count) = result {
+            buf.filled(count);
+            self.ended = count == 0;
+            core::completed();
+        }
+        self.buf = Some(buf);
+        result
+    }
+
+    /// Gives an empty buffer back to the pool.
+    pub fn release(&mut self) {
+        if self.buf.as_ref().is_some_and(Buf::is_empty) {
+            self.buf = None;
+        }
+    }
+
+    /// Whether an idle connection is open and nothing waits on it: no byte, no end, no error.
+    pub fn is_quiet(&self) -> bool {
+        !self.ended && !self.reading && self.buffered().is_empty() && socket::is_quiet(self.fd)
+    }
+
+    /// Writes what fits at once.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket is full, else what the kernel says.
+    #[inline]
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        socket::send(self.fd, bytes)
+    }
+
+    /// Waits until the socket takes bytes again. Safe to drop.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn writable(&self) -> impl Future<Output = io::Result<()>> + '_ {
+        poll_fn(|cx| self.poll_writable(cx))
+    }
+
+    /// [`Stream::writable`] for callers that wait for several things at once.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(duplex) = &self.duplex else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let mut writing = self.writing.borrow_mut();
+        let wait = writing.get_or_insert_with(|| {
+            let duplex = duplex.clone();
+            Box::pin(async move { duplex.writable().await })
+        });
+        let polled = wait.as_mut().poll(cx);
+        if polled.is_ready() {
+            *writing = None;
+            core::completed();
+        }
+        polled
+    }
+
+    /// Writes all of it. Dropped in the middle, an unknown part has been written: close the stream then.
+    ///
+    /// # Errors
+    /// What the kernel says; `TimedOut` when the deadline fired meanwhile.
+    pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_vectored(bytes, &[]).await
+    }
+
+    /// Writes a head and what follows it in as few calls as possible.
+    ///
+    /// # Errors
+    /// As [`Stream::write_all`].
+    pub async fn write_all_vectored(&self, mut head: &[u8], mut body: &[u8]) -> io::Result<()> {
+        while !head.is_empty() || !body.is_empty() {
+            let sent = if head.is_empty() {
+                socket::send(self.fd, body)
+            } else if body.is_empty() {
+                socket::send(self.fd, head)
+            } else {
+                socket::send_vectored(self.fd, &[IoSlice::new(head), IoSlice::new(body)])
+            };
+            match sent {
+                Ok(sent) => {
+                    let from_head = sent.min(head.len());
+                    head = &head[from_head..];
+                    body = &body[sent - from_head..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.writable().await?;
+                    if self.deadline.fired() {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) if self.deadline.fired() => return Err(io::ErrorKind::TimedOut.into()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the write side: the peer reads an end.
+    ///
+    /// # Errors
+    /// When the peer is gone already.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        socket::shutdown_write(self.fd)
+    }
+
+    /// Lets the close send a reset: for a response that cannot be completed, so that nobody takes it for whole.
+    pub fn reset_on_close(&self) {
+        socket::reset_on_close(self.fd);
+    }
+
+    /// Small writes leave at once.
+    pub fn set_nodelay(&self) {
+        socket::set_nodelay(self.fd);
+    }
+
+    /// This stream's deadline.
+    pub fn deadline(&self) -> &Deadline {
+        &self.deadline
+    }
+
+    /// Whether its deadline has fired since it was armed last.
+    pub fn timed_out(&self) -> bool {
+        self.deadline.fired()
+    }
+
+    /// Local and remote address, asked of the kernel.
+    pub fn names(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        socket::names(self.fd)
+    }
+
+    /// Its descriptor, for logs.
+    pub fn raw_fd(&self) -> RawFd {
+        self.fd
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let Some(duplex) = self.duplex.take() else {
+            return;
+        };
+        let Some(mut pump) = self.pump.take() else {
+            return;
+        };
+        self.deadline.disarm();
+        let writing = self.writing.borrow_mut().take();
+        if !self.reading && writing.is_none() {
+            drop(pump);
+            duplex.close();
+            return;
+        }
+        // A posted operation holds the descriptor: end it, wait for it, and only then close.
+        socket::shutdown(self.fd, true);
+        let slot = self.slot.clone();
+        crate::runtime::spawn(async move {
+            if let Some(writing) = writing {
+                let _ = writing.await;
+            }
+            poll_fn(|cx| {
+                let _ = pump.as_mut().poll(cx);
+                if matches!(*slot.borrow(), Slot::Done(..) | Slot::Idle) {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+            *slot.borrow_mut() = Slot::Idle;
+            drop(pump);
+            duplex.close();
+        });
+    }
+}
+
+/// Whatever of two waits ends first. Both futures are polled on every wake.
+pub enum Either<A, B> {
+    /// The first one.
+    Left(A),
+    /// The second one.
+    Right(B),
+}
+
+/// Waits for the first of two; the other is dropped, so both must be safe to drop.
+pub async fn first<A: Future, B: Future>(a: A, b: B) -> Either<A::Output, B::Output> {
+    let mut a = std::pin::pin!(a);
+    let mut b = std::pin::pin!(b);
+    poll_fn(|cx| {
+        if let Poll::Ready(value) = a.as_mut().poll(cx) {
+            return Poll::Ready(Either::Left(value));
+        }
+        if let Poll::Ready(value) = b.as_mut().poll(cx) {
+            return Poll::Ready(Either::Right(value));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::runtime::{Options, Rung, run};
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    fn on_core<F: Future + 'static>(main: impl Fn() -> F + Send + Copy + 'static) {
+        for first_rung in [Rung::Deferred, Rung::Epoll] {
+            std::thread::spawn(move || {
+                let options = Options {
+                    first_rung,
+                    ..Options::default()
+                };
+                run(&options, |_| {}, |_| main()).expect("a core starts");
+            })
+            .join()
+            .expect("no panic");
+        }
+    }
+
+    fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        let (server, _) = listener.accept().expect("accepts");
+        (Stream::new(server.into()).expect("registers"), client)
+    }
+
+    #[test]
+    fn a_dropped_wait_loses_no_byte() {
+        on_core(|| async {
+            let (mut stream, mut client) = pair();
+            // The read is posted by a wait that is given up before anything arrives.
+            let gone = first(stream.fill(Size::Small), crate::runtime::yield_now()).await;
+            assert!(matches!(gone, Either::Right(())));
+            client.write_all(b"kept").expect("writes");
+            assert_eq!(stream.fill(Size::Small).await.expect("reads"), 4);
+            assert_eq!(stream.buffered(), b"kept");
+        });
+    }
+
+    #[test]
+    fn a_deadline_ends_a_posted_read_and_leaves_writing_open() {
+        on_core(|| async {
+            let (mut stream, mut client) = pair();
+            stream.deadline().arm(clock::now() + 20_000_000, Ends::Read);
+            assert_eq!(stream.fill(Size::Small).await.expect("an end"), 0);
+            assert!(stream.timed_out());
+            stream.write_all(b"408").await.expect("still writable");
+            let mut got = [0; 3];
+            client.read_exact(&mut got).expect("reads");
+            assert_eq!(&got, b"408");
+        });
+    }
+
+    #[test]
+    fn dropping_a_stream_with_a_posted_read_closes_its_descriptor() {
+        on_core(|| async {
+            let (mut stream, mut client) = pair();
+            let _ = first(stream.fill(Size::Small), crate::runtime::yield_now()).await;
+            drop(stream);
+            for _ in 0..3 {
+                crate::runtime::yield_now().await;
+            }
+            crate::deadline::sleep_until(clock::now() + 1).await;
+            assert_eq!(client.read(&mut [0; 8]).expect("an end"), 0);
+        });
+    }
+
+    #[test]
+    fn a_connect_to_nobody_is_refused_and_a_full_socket_waits() {
+        on_core(|| async {
+            let free = TcpListener::bind("127.0.0.1:0")
+                .and_then(|listener| listener.local_addr())
+                .expect("binds");
+            let refused = Stream::connect(&Address::Tcp(free), clock::now() + 1_000_000_000).await;
+            assert_eq!(
+                refused.err().map(|error| error.kind()),
+                Some(io::ErrorKind::ConnectionRefused)
+            );
+
+            let (stream, mut client) = pair();
+            let reader = std::thread::spawn(move || {
+                let mut total = 0;
+                let mut chunk = vec![0; 1 << 20];
+                loop {
+                    match client.read(&mut chunk) {
+                        Ok(0) | Err(_) => return total,
+                        Ok(count) => total += count,
+                    }
+                }
+            });
+            let bulk = vec![7u8; 32 << 20];
+            stream
+                .write_all_vectored(b"head", &bulk)
+                .await
+                .expect("writes");
+            drop(stream);
+            assert_eq!(reader.join().expect("no panic"), bulk.len() + 4);
+        });
+    }
+
+    #[test]
+    fn a_closed_idle_connection_is_not_quiet() {
+        on_core(|| async {
+            let (stream, client) = pair();
+            assert!(stream.is_quiet());
+            drop(client);
+            assert!(!stream.is_quiet());
+        });
+    }
+}

@@ -1,0 +1,194 @@
+//! Plain socket calls that never block: sending, peeking, connecting, shutting down, closing.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::address::{Address, Peer};
+
+fn checked(result: libc::ssize_t) -> io::Result<usize> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as usize)
+    }
+}
+
+/// Sends what fits, without waiting. `WouldBlock` when nothing fits.
+#[inline]
+pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and length describe a live slice; the kernel only reads from it during the call.
+    let sent = unsafe {
+        libc::send(
+            fd,
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+        )
+    };
+    checked(sent)
+}
+
+/// Sends what fits of several slices in one call, without waiting.
+#[inline]
+pub fn send_vectored(fd: RawFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: an all-zero msghdr is a valid value of the C struct.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts.as_ptr().cast_mut().cast();
+    message.msg_iovlen = parts.len();
+    // SAFETY: IoSlice has iovec's layout by the standard library's promise, and all slices outlive the call,
+    // which only reads from them.
+    let sent = unsafe { libc::sendmsg(fd, &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    checked(sent)
+}
+
+/// Reads what is there, without waiting.
+pub fn receive(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and length describe a live, exclusive slice that the kernel writes into during the call.
+    let received =
+        unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT) };
+    checked(received)
+}
+
+/// Whether an idle connection is still open and silent: neither data, nor an end, nor an error waits on it.
+pub fn is_quiet(fd: RawFd) -> bool {
+    let mut byte = 0u8;
+    // SAFETY: one byte on the stack is the destination of at most one byte.
+    let peeked = unsafe {
+        libc::recv(
+            fd,
+            (&raw mut byte).cast(),
+            1,
+            libc::MSG_DONTWAIT | libc::MSG_PEEK,
+        )
+    };
+    peeked < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+}
+
+/// Ends the read side, or both. Errors are of no interest: the peer may have been faster.
+pub fn shutdown(fd: RawFd, both: bool) {
+    // SAFETY: takes only integers.
+    unsafe { libc::shutdown(fd, if both { libc::SHUT_RDWR } else { libc::SHUT_RD }) };
+}
+
+/// Ends the write side, so that the peer reads an end.
+pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
+    // SAFETY: takes only integers.
+    checked(unsafe { libc::shutdown(fd, libc::SHUT_WR) } as libc::ssize_t).map(drop)
+}
+
+/// Makes the close that follows send a reset instead of an orderly end (SO_LINGER with zero).
+pub fn reset_on_close(fd: RawFd) {
+    with_socket(fd, |socket| {
+        let _ = socket.set_linger(Some(std::time::Duration::ZERO));
+    });
+}
+
+/// Sends small writes at once. A Unix socket has no such option and needs none.
+pub fn set_nodelay(fd: RawFd) {
+    with_socket(fd, |socket| {
+        let _ = socket.set_tcp_nodelay(true);
+    });
+}
+
+/// The ring wants blocking sockets (on a non-blocking one a receive returns at once instead of waiting); epoll the opposite.
+pub fn set_nonblocking(fd: RawFd, on: bool) -> io::Result<()> {
+    with_socket(fd, |socket| socket.set_nonblocking(on))
+}
+
+/// The local and remote addresses, where the socket is a TCP one.
+pub fn names(fd: RawFd) -> (Option<SocketAddr>, Option<SocketAddr>) {
+    with_socket(fd, |socket| {
+        (
+            socket
+                .local_addr()
+                .ok()
+                .and_then(|address| address.as_socket()),
+            socket
+                .peer_addr()
+                .ok()
+                .and_then(|address| address.as_socket()),
+        )
+    })
+}
+
+/// A pending error of a socket that was connecting (SO_ERROR).
+pub fn pending_error(fd: RawFd) -> io::Result<()> {
+    match with_socket(fd, |socket| socket.take_error())? {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+fn with_socket<R>(fd: RawFd, f: impl FnOnce(&Socket) -> R) -> R {
+    // SAFETY: the caller owns the descriptor for the length of this call; ManuallyDrop keeps it from being closed here.
+    let socket = std::mem::ManuallyDrop::new(unsafe { Socket::from_raw_fd(fd) });
+    f(&socket)
+}
+
+/// Begins to connect without waiting. True if it is already connected.
+pub fn begin_connect(address: &Address) -> io::Result<(OwnedFd, bool)> {
+    let (domain, name) = match address {
+        Address::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
+        Address::Unix(path) => (Domain::UNIX, SockAddr::unix(path.as_path())?),
+    };
+    // Socket::new sets CLOEXEC.
+    let socket = Socket::new(domain, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if matches!(address, Address::Tcp(_)) {
+        socket.set_tcp_nodelay(true)?;
+    }
+    let connected = match socket.connect(&name) {
+        Ok(()) => true,
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => false,
+        Err(error) => return Err(error),
+    };
+    Ok((socket.into(), connected))
+}
+
+/// Accepts one connection with CLOEXEC, without waiting (the listener is non-blocking).
+pub fn accept(listener: RawFd, nonblocking: bool) -> io::Result<(OwnedFd, Peer)> {
+    let flags = libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
+    // SAFETY: an all-zero sockaddr_storage is a valid value of the C struct.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: both pointers are to live locals, and `length` is the size of the storage that the kernel may fill.
+    let fd = unsafe { libc::accept4(listener, (&raw mut storage).cast(), &mut length, flags) };
+    checked(fd as libc::ssize_t)?;
+    // SAFETY: accept4 has just returned this descriptor and nobody else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok((fd, peer(&storage)))
+}
+
+fn peer(storage: &libc::sockaddr_storage) -> Peer {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the kernel wrote a sockaddr_in, which the storage is large and aligned enough for.
+            let name = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
+            let ip = std::net::Ipv4Addr::from(u32::from_be(name.sin_addr.s_addr));
+            Peer::Tcp(SocketAddr::new(ip.into(), u16::from_be(name.sin_port)))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, for sockaddr_in6.
+            let name = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
+            let ip = std::net::Ipv6Addr::from(name.sin6_addr.s6_addr);
+            Peer::Tcp(SocketAddr::new(ip.into(), u16::from_be(name.sin6_port)))
+        }
+        _ => Peer::Unix,
+    }
+}
+
+/// Closes a descriptor that the engine gave back, with a plain call.
+pub fn close(fd: RawFd) {
+    // SAFETY: the caller passes ownership of the descriptor.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+}
+
+/// Hands a descriptor to the engine as a stream socket of whatever family: it only ever receives, polls and closes it.
+pub fn adopt(fd: OwnedFd) -> io::Result<monoio::net::TcpStream> {
+    // SAFETY: ownership moves through the raw descriptor into the standard library's type and at once into the engine's.
+    let stream = unsafe { std::net::TcpStream::from_raw_fd(fd.into_raw_fd()) };
+    monoio::net::TcpStream::from_std(stream)
+}

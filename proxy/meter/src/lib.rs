@@ -1,1 +1,16 @@
 //! Floor 0: per-core counters and histograms, the hop ledger, Prometheus text.
+//! A core writes its own counters with plain stores; a scrape sums the cores elsewhere and never wakes one.
+
+pub mod core;
+pub mod histogram;
+pub mod ledger;
+pub mod names;
+pub mod record;
+mod registry;
+mod scrape;
+mod series;
+
+pub use crate::core::{Counter, Gauge, PerCore};
+pub use histogram::{Histogram, LazyHistogram};
+pub use registry::Registry;
+pub use series::{ClusterMeters, CoreMeters, EndpointMeters, ListenerMeters, RouteMeters};

@@ -1,0 +1,79 @@
+//! The stable names of what can happen to a request, as metrics, access records and `proxy-status` show them.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Why a request, or a connection, ended otherwise than well.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Reason { $($(#[$doc])* $name,)* }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &[Reason] = &[$(Reason::$name,)*];
+
+            /// Its name.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => $text,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The message breaks a rule; which one is counted beside it.
+    Rejected = "rejected",
+    /// No route matches.
+    NoRoute = "no-route",
+    /// The cluster has no endpoint that may be used.
+    NoEndpoint = "no-endpoint",
+    /// The endpoint refused the connection.
+    ConnectRefused = "connect-refused",
+    /// The endpoint did not answer in time.
+    ConnectTimeout = "connect-timeout",
+    /// The connection failed otherwise (unreachable, no descriptors).
+    ConnectFailed = "connect-failed",
+    /// The upstream reset the connection before it answered.
+    UpstreamReset = "upstream-reset",
+    /// It closed the connection before it answered.
+    UpstreamClosed = "upstream-closed",
+    /// It did not answer in time.
+    UpstreamTimeout = "upstream-timeout",
+    /// It fell silent within a body.
+    UpstreamIdleTimeout = "upstream-idle-timeout",
+    /// Its answer cannot be read or framed.
+    UpstreamBadResponse = "upstream-bad-response",
+    /// It ended within a body.
+    UpstreamTruncated = "upstream-truncated",
+    /// The client went away.
+    ClientLeft = "client-left",
+    /// The client did not send its head in time.
+    HeaderTimeout = "header-timeout",
+    /// The client did not send its body in time.
+    BodyTimeout = "body-timeout",
+    /// The client did not take the response in time.
+    WriteTimeout = "write-timeout",
+    /// The body exceeds the route's limit.
+    BodyTooLarge = "body-too-large",
+    /// A connection or request limit of the cluster.
+    Overflow = "overflow",
+    /// The listener's or the core's connection limit.
+    OverCapacity = "over-capacity",
+    /// The request has been here before.
+    Loop = "loop",
+    /// The route does not allow this upgrade.
+    UpgradeRefused = "upgrade-refused",
+    /// The route does not allow CONNECT.
+    ConnectMethodRefused = "connect-method-refused",
+    /// The PROXY header that the listener demands is missing or malformed.
+    BadProxyHeader = "bad-proxy-header",
+    /// The protocol of the first bytes is not served here.
+    UnknownProtocol = "unknown-protocol",
+    /// Nothing moved on a tunnel.
+    IdleTimeout = "idle-timeout",
+    /// The proxy is shutting down.
+    ShuttingDown = "shutting-down",
+    /// A bug: the task that served the connection panicked.
+    Panic = "panic",
+}
+
+/// How many reasons there are.
+pub const REASONS: usize = Reason::ALL.len();

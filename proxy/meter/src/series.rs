@@ -1,0 +1,135 @@
+//! The blocks of counters that one core writes for each listener, route, cluster and endpoint.
+
+use crate::core::{Counter, Gauge};
+use crate::histogram::LazyHistogram;
+use crate::names::REASONS;
+
+/// How many rules a message can break, at most.
+pub const REJECTS: usize = 64;
+
+/// A listener, on one core.
+#[derive(Debug)]
+pub struct ListenerMeters {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections open.
+    pub active: Gauge,
+    /// Connections closed at once for a limit.
+    pub refused: Counter,
+    /// Requests begun.
+    pub requests: Counter,
+    /// Payload bytes from clients.
+    pub bytes_in: Counter,
+    /// Payload bytes to clients.
+    pub bytes_out: Counter,
+    /// Failures by reason.
+    pub faults: [Counter; REASONS],
+    /// Messages refused, by the rule they break (the codec's numbering).
+    pub rejected: [Counter; REJECTS],
+    /// The proxy's own time, and the waits, of each exchange.
+    pub hop: LazyHistogram,
+    /// Waiting for the client.
+    pub client_wait: LazyHistogram,
+    /// Waiting for the upstream.
+    pub upstream_wait: LazyHistogram,
+}
+
+impl Default for ListenerMeters {
+    fn default() -> ListenerMeters {
+        ListenerMeters {
+            accepted: Counter::default(),
+            active: Gauge::default(),
+            refused: Counter::default(),
+            requests: Counter::default(),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+            faults: std::array::from_fn(|_| Counter::default()),
+            rejected: std::array::from_fn(|_| Counter::default()),
+            hop: LazyHistogram::default(),
+            client_wait: LazyHistogram::default(),
+            upstream_wait: LazyHistogram::default(),
+        }
+    }
+}
+
+/// A route, on one core.
+#[derive(Debug, Default)]
+pub struct RouteMeters {
+    /// Requests.
+    pub requests: Counter,
+    /// Responses by class: 1xx to 5xx, and none.
+    pub responses: [Counter; 6],
+    /// Attempts beyond the first.
+    pub retries: Counter,
+    /// The proxy's own time of each request.
+    pub hop: LazyHistogram,
+    /// The whole time of each request.
+    pub total: LazyHistogram,
+}
+
+/// A cluster, on one core.
+#[derive(Debug, Default)]
+pub struct ClusterMeters {
+    /// Requests and TCP connections.
+    pub requests: Counter,
+    /// Of them under way.
+    pub active: Gauge,
+    /// Connections open.
+    pub connections: Gauge,
+    /// Connections made.
+    pub connects: Counter,
+    /// Connections that could not be made.
+    pub connect_failures: Counter,
+    /// Requests on a connection that had idled.
+    pub pool_hits: Counter,
+    /// Idle connections closed: spent, or closed by the upstream.
+    pub pool_evicted: Counter,
+    /// Requests not answered in time.
+    pub timeouts: Counter,
+    /// Connections ended before an answer.
+    pub resets: Counter,
+    /// Attempts beyond the first.
+    pub retries: Counter,
+    /// Requests refused for a limit.
+    pub overflow: Counter,
+}
+
+/// An endpoint, on one core.
+#[derive(Debug, Default)]
+pub struct EndpointMeters {
+    /// Requests and TCP connections.
+    pub requests: Counter,
+    /// Of them failed by the endpoint.
+    pub failures: Counter,
+    /// Connections made.
+    pub connects: Counter,
+    /// Connections that could not be made.
+    pub connect_failures: Counter,
+}
+
+/// A core itself.
+#[derive(Debug, Default)]
+pub struct CoreMeters {
+    /// When it beat last, on the monotonic clock.
+    pub heartbeat_ns: Gauge,
+    /// Operations completed.
+    pub completions: Counter,
+    /// Turns of polling.
+    pub polls: Counter,
+    /// Time in polling.
+    pub polling_ns: Counter,
+    /// Downstream connections.
+    pub connections: Gauge,
+    /// Read buffers in use.
+    pub buffers: Gauge,
+    /// Their bytes.
+    pub buffer_bytes: Gauge,
+    /// Connection tasks that panicked.
+    pub panics: Counter,
+    /// Times that accepting failed (descriptors exhausted).
+    pub accept_errors: Counter,
+    /// Access records lost because the queue was full.
+    pub access_dropped: Counter,
+    /// The generation of the snapshot in force; zero before the first.
+    pub snapshot_generation: Gauge,
+}

@@ -1,1 +1,19 @@
-//! Floor 1: the neutral model of what is wanted, compiled into one immutable snapshot.
+//! Floor 1: the neutral model of what is wanted, compiled into one immutable snapshot that the cores execute.
+//! Pure data and pure functions; may import `meter`. Knows no file format, no role and no socket.
+
+pub mod balance;
+mod compile;
+pub mod model;
+pub mod order;
+mod route;
+mod snapshot;
+
+pub use compile::{Place, Problem, compile};
+pub use model::{
+    AccessLog, Address, BalanceKind, Layer, LogFormat, ProxyProtocol, RequestId, RetryOn,
+};
+pub use route::HostTable;
+pub use snapshot::{
+    Cluster, ClusterRef, ConnectionLimits, DRAINED, Endpoint, EndpointSet, HttpPolicy, Listener,
+    Pool, Retry, Route, Snapshot, Split, TcpPolicy,
+};

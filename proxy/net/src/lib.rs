@@ -18,3 +18,4 @@ pub use stream::Stream;
 pub use sys::buf::{Buf, Size, in_use as buffers_in_use};
 pub use sys::listen::{bind, bind_unix};
 pub use sys::process::{open_files, pin_to_cpu, raise_open_files, usable_cpus};
+pub use sys::socket::shutdown_read;

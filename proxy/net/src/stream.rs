@@ -243,6 +243,21 @@ impl Stream {
         socket::send(self.fd, bytes)
     }
 
+    /// Writes what fits of two slices at once, in one call.
+    ///
+    /// # Errors
+    /// As [`Stream::try_write`].
+    #[inline]
+    pub fn try_write_parts(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        if second.is_empty() {
+            socket::send(self.fd, first)
+        } else if first.is_empty() {
+            socket::send(self.fd, second)
+        } else {
+            socket::send_vectored(self.fd, &[IoSlice::new(first), IoSlice::new(second)])
+        }
+    }
+
     /// Waits until the socket takes bytes again. Safe to drop.
     ///
     /// # Errors
@@ -283,14 +298,7 @@ impl Stream {
     /// As [`Stream::write_all`].
     pub async fn write_all_vectored(&self, mut head: &[u8], mut body: &[u8]) -> io::Result<()> {
         while !head.is_empty() || !body.is_empty() {
-            let sent = if head.is_empty() {
-                socket::send(self.fd, body)
-            } else if body.is_empty() {
-                socket::send(self.fd, head)
-            } else {
-                socket::send_vectored(self.fd, &[IoSlice::new(head), IoSlice::new(body)])
-            };
-            match sent {
+            match self.try_write_parts(head, body) {
                 Ok(sent) => {
                     let from_head = sent.min(head.len());
                     head = &head[from_head..];

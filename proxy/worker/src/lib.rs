@@ -1,1 +1,18 @@
-//! Floor 2: one core. Accepts, parses, routes, balances and forwards, executing a snapshot.
+//! Floor 2: one core. It accepts, parses, routes, balances and forwards, executing a snapshot.
+//! No locks, no blocking calls, no file IO, no borrow held over an await.
+
+mod accept;
+mod access_log;
+mod conn;
+mod connections;
+mod drain;
+pub mod exchange;
+pub mod fault;
+mod http1;
+mod l4;
+mod run;
+mod shard;
+mod upstream;
+
+pub use run::{Start, run};
+pub use shard::Outfit;

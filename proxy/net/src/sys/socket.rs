@@ -73,6 +73,11 @@ pub fn shutdown(fd: RawFd, both: bool) {
     unsafe { libc::shutdown(fd, if both { libc::SHUT_RDWR } else { libc::SHUT_RD }) };
 }
 
+/// Ends the read side of a listed connection: its posted read completes as if the peer had ended.
+pub fn shutdown_read(fd: RawFd) {
+    shutdown(fd, false);
+}
+
 /// Ends the write side, so that the peer reads an end.
 pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
     // SAFETY: takes only integers.

@@ -1,0 +1,156 @@
+//! From an accepted socket to the protocol that serves it. A panic in one connection is caught, counted, and closes
+//! that connection alone.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use onehop_meter::names::Reason;
+use onehop_net::deadline::Ends;
+use onehop_net::{Peer, Size, Stream, clock};
+use onehop_plan::{Layer, Listener};
+use onehop_wire::proxy_protocol::{self, Header};
+use onehop_wire::sniff::{Protocol, sniff};
+
+use crate::connections::{Doing, Entry};
+use crate::http1;
+use crate::http1::forward::Origin;
+use crate::l4;
+use crate::shard::Shard;
+
+/// Serves one accepted connection as a task of its own.
+pub fn start(shard: &Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Peer) {
+    let shard = shard.clone();
+    onehop_net::runtime::spawn(async move {
+        let meters = listener.meters.clone();
+        let core = shard.outfit.core;
+        meters.core(core).accepted.add(1);
+        meters.core(core).active.add(1);
+        let served = guard(Box::pin(serve(&shard, listener.clone(), fd, peer))).await;
+        meters.core(core).active.sub(1);
+        if let Err(panic) = served {
+            shard.meters().panics.add(1);
+            meters.core(core).faults[Reason::Panic as usize].add(1);
+            eprintln!(
+                "onehop: core {core}: the task of a connection on listener \"{}\" panicked: {}; the connection was closed",
+                listener.name,
+                message(&*panic)
+            );
+        }
+    });
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+/// Runs a future to its end or to its panic.
+async fn guard(mut task: Pin<Box<impl Future<Output = ()>>>) -> Result<(), Box<dyn Any + Send>> {
+    poll_fn(
+        |cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+            Err(panic) => Poll::Ready(Err(panic)),
+        },
+    )
+    .await
+}
+
+async fn serve(shard: &Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Peer) {
+    let Ok(mut stream) = Stream::new(fd) else {
+        return;
+    };
+    if matches!(peer, Peer::Tcp(_)) {
+        stream.set_nodelay();
+    }
+    let entry = shard
+        .connections
+        .enter(stream.raw_fd(), listener.name.clone(), peer, clock::now());
+    let mut origin = Origin { peer, tls: false };
+    if listener.proxy_protocol {
+        match read_proxy_header(&mut stream, &entry, &listener).await {
+            Ok(Some(source)) => {
+                origin.peer = Peer::Tcp(source);
+                entry.peer.set(origin.peer);
+            }
+            Ok(None) => {}
+            Err(reason) => {
+                http1::count_fault(shard, &listener, reason);
+                stream.reset_on_close();
+                drop(entry);
+                return;
+            }
+        }
+    }
+    match decide(&mut stream, &entry, &listener).await {
+        Some(Layer::Tcp) => l4::serve(shard, &mut stream, &entry, &listener, origin).await,
+        Some(_) => http1::serve(shard, &mut stream, &entry, listener, origin).await,
+        None => {}
+    }
+    drop(entry);
+}
+
+/// Whether it is HTTP or bytes. `None`: the client left before it could be told.
+async fn decide(stream: &mut Stream, entry: &Entry, listener: &Listener) -> Option<Layer> {
+    if listener.layer != Layer::Sniff {
+        return Some(listener.layer);
+    }
+    entry.doing.set(Doing::Reading);
+    stream.deadline().arm(
+        clock::after(clock::now(), listener.http.header_timeout),
+        Ends::Read,
+    );
+    let layer = loop {
+        match sniff(stream.buffered()) {
+            Some(Protocol::Http1) => break Layer::Http,
+            Some(_) => break Layer::Tcp,
+            None => {}
+        }
+        match stream.fill(Size::Small).await {
+            Ok(1..) => {}
+            // What was sent is no HTTP, and no more will come.
+            _ if !stream.buffered().is_empty() && !stream.timed_out() => break Layer::Tcp,
+            _ => return None,
+        }
+    };
+    stream.deadline().disarm();
+    Some(layer)
+}
+
+async fn read_proxy_header(
+    stream: &mut Stream,
+    entry: &Entry,
+    listener: &Listener,
+) -> Result<Option<std::net::SocketAddr>, Reason> {
+    entry.doing.set(Doing::Reading);
+    stream.deadline().arm(
+        clock::after(clock::now(), listener.http.header_timeout),
+        Ends::Read,
+    );
+    loop {
+        match proxy_protocol::parse(stream.buffered()) {
+            Err(_) => return Err(Reason::BadProxyHeader),
+            Ok(Some((header, length))) => {
+                stream.consume(length);
+                stream.deadline().disarm();
+                return Ok(match header {
+                    Header::Local => None,
+                    Header::Proxied(addresses) => Some(addresses.source),
+                });
+            }
+            Ok(None) => {}
+        }
+        match stream.fill(Size::Medium).await {
+            Ok(1..) => {}
+            _ if stream.timed_out() => return Err(Reason::HeaderTimeout),
+            _ => return Err(Reason::BadProxyHeader),
+        }
+    }
+}

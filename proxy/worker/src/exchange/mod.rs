@@ -1,0 +1,313 @@
+//! One request and its response. Route, lease, send, wait, pass on: with every failure a [`Fault`], and retries
+//! only where no byte of the request can have been acted on or where the request may be repeated.
+
+pub mod attempt;
+pub mod body;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use onehop_meter::ledger::Ledger;
+use onehop_meter::names::Reason;
+use onehop_net::Stream;
+use onehop_net::clock;
+use onehop_plan::{Listener, Route};
+use onehop_wire::http1::{BodyLength, RequestHead};
+
+use crate::fault::{Fault, Side, Step};
+use crate::http1::forward::{Identity, Origin};
+use crate::shard::Shard;
+use crate::upstream::{ClusterState, Wanted};
+use attempt::Attempt;
+
+/// The request as its exchange sees it: alive and unchanged until the last attempt has ended.
+pub struct Request<'a> {
+    /// The parsed head.
+    pub head: &'a RequestHead,
+    /// The bytes that its spans point into.
+    pub bytes: &'a [u8],
+    /// Where it came from.
+    pub origin: Origin,
+    /// What identifies it.
+    pub identity: &'a Identity,
+    /// The listener that took it.
+    pub listener: &'a Arc<Listener>,
+}
+
+impl Request<'_> {
+    /// The request's id as the upstream gets it.
+    pub fn id(&self) -> Vec<u8> {
+        use onehop_wire::http1::Known;
+        let kept = self.listener.http.request_id == onehop_plan::RequestId::Keep;
+        let brought = self.head.find(Known::XRequestId).filter(|_| kept);
+        brought.map_or_else(
+            || self.identity.request_id().to_vec(),
+            |field| field.value.of(self.bytes).to_vec(),
+        )
+    }
+}
+
+/// How an exchange ended, for the connection, the meters and the access record.
+pub struct Outcome {
+    /// The client's status; zero when none was sent.
+    pub status: u16,
+    /// What went wrong, if anything did.
+    pub fault: Option<Fault>,
+    /// Whether a part of the response was already sent when it went wrong.
+    pub started: bool,
+    /// Whether the downstream connection can take another request.
+    pub keep: bool,
+    /// Payload bytes from and to the client.
+    pub bytes_in: u64,
+    /// Payload bytes to the client.
+    pub bytes_out: u64,
+    /// Attempts made.
+    pub attempts: u32,
+    /// The chosen route.
+    pub route: Option<Arc<Route>>,
+    /// The cluster of the last attempt.
+    pub cluster: Option<Arc<str>>,
+    /// The endpoint of the last attempt.
+    pub endpoint: Option<String>,
+    /// An upgraded connection, to be relayed by the caller.
+    pub tunnel: Option<crate::upstream::Lease>,
+}
+
+impl Outcome {
+    fn new() -> Outcome {
+        Outcome {
+            status: 0,
+            fault: None,
+            started: false,
+            keep: false,
+            bytes_in: 0,
+            bytes_out: 0,
+            attempts: 0,
+            route: None,
+            cluster: None,
+            endpoint: None,
+            tunnel: None,
+        }
+    }
+
+    /// A request that never became one.
+    pub fn rejected(fault: Fault) -> Outcome {
+        Outcome::new().failed(fault)
+    }
+
+    fn failed(mut self, fault: Fault) -> Outcome {
+        self.fault = Some(fault);
+        self
+    }
+}
+
+/// Runs one exchange. The client's stream stands behind the request head.
+pub async fn run(
+    shard: &Rc<Shard>,
+    request: &Request<'_>,
+    client: &mut Stream,
+    ledger: &mut Ledger,
+) -> Outcome {
+    let mut outcome = Outcome::new();
+    let route = match route(shard, request) {
+        Ok(route) => route,
+        Err(fault) => return outcome.failed(fault),
+    };
+    ledger.mark(onehop_meter::ledger::Step::Routed, clock::now());
+    outcome.route = Some(route.clone());
+    let Some((reference, cluster)) = choose(shard, &route.split) else {
+        return outcome.failed(Fault::new(Side::Proxy, Step::Route, Reason::NoEndpoint));
+    };
+    outcome.cluster = Some(reference.name.clone());
+    if let Err(fault) = admit(request, &route, &cluster) {
+        return outcome.failed(fault);
+    }
+    let config = cluster.cluster.borrow().clone();
+    let meters = config.meters.core(shard.outfit.core);
+    meters.requests.add(1);
+    meters.active.add(1);
+    cluster.active.set(cluster.active.get() + 1);
+    let active = Active {
+        cluster: &cluster,
+        shard,
+    };
+    attempts(
+        shard,
+        request,
+        client,
+        &route,
+        &cluster,
+        ledger,
+        &mut outcome,
+    )
+    .await;
+    drop(active);
+    outcome
+}
+
+/// A cluster of the split that this core still knows.
+pub fn choose<'a>(
+    shard: &Shard,
+    split: &'a onehop_plan::Split,
+) -> Option<(&'a onehop_plan::ClusterRef, Rc<ClusterState>)> {
+    let reference = split.pick(shard.random())?;
+    Some((reference, shard.cluster(reference.id, &reference.name)?))
+}
+
+/// Counts a request down when its exchange ends, however it ends.
+struct Active<'a> {
+    cluster: &'a Rc<ClusterState>,
+    shard: &'a Shard,
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.cluster
+            .active
+            .set(self.cluster.active.get().saturating_sub(1));
+        self.cluster
+            .cluster
+            .borrow()
+            .meters
+            .core(self.shard.outfit.core)
+            .active
+            .sub(1);
+    }
+}
+
+fn route(shard: &Shard, request: &Request<'_>) -> Result<Arc<Route>, Fault> {
+    let (head, bytes) = (request.head, request.bytes);
+    let fault = |reason| Fault::new(Side::Proxy, Step::Route, reason);
+    if is_loop(head, bytes, &shard.outfit.instance) {
+        return Err(fault(Reason::Loop));
+    }
+    let path: &[u8] = if head.path.len == 0 {
+        b"/"
+    } else {
+        head.path.of(bytes)
+    };
+    let found =
+        request
+            .listener
+            .hosts
+            .find(head.authority.of(bytes), path, head.method_span.of(bytes));
+    found.cloned().ok_or(fault(Reason::NoRoute))
+}
+
+/// A request that names this process in `Via` has been here before.
+fn is_loop(head: &RequestHead, bytes: &[u8], instance: &str) -> bool {
+    head.fields
+        .iter()
+        .filter(|field| field.known == onehop_wire::http1::Known::Via)
+        .any(|field| memmem(field.value.of(bytes), instance.as_bytes()))
+}
+
+fn memmem(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
+}
+
+/// Whether the route and the cluster take this request at all.
+fn admit(request: &Request<'_>, route: &Route, cluster: &ClusterState) -> Result<(), Fault> {
+    let head = request.head;
+    let fault = |step, reason| Fault::new(Side::Proxy, step, reason);
+    if head.method == onehop_wire::http1::Method::Connect && !route.allow_connect {
+        return Err(fault(Step::Route, Reason::ConnectMethodRefused));
+    }
+    if let Some(upgrade) = head.upgrade
+        && !upgrade_allowed(route, upgrade.of(request.bytes))
+        && !upgrade.of(request.bytes).eq_ignore_ascii_case(b"h2c")
+    {
+        return Err(fault(Step::Route, Reason::UpgradeRefused));
+    }
+    if let (BodyLength::Length(length), Some(max)) = (head.body, route.max_body)
+        && length > max
+    {
+        return Err(Fault::new(
+            Side::Downstream,
+            Step::Route,
+            Reason::BodyTooLarge,
+        ));
+    }
+    if cluster.requests_full() {
+        return Err(fault(Step::Lease, Reason::Overflow));
+    }
+    Ok(())
+}
+
+/// Whether the route lets this protocol through; `h2c` never (RFC 9113 3.1 dropped it, and it walks around routing).
+pub fn upgrade_allowed(route: &Route, protocol: &[u8]) -> bool {
+    !protocol.eq_ignore_ascii_case(b"h2c")
+        && route
+            .upgrades
+            .iter()
+            .any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(protocol))
+}
+
+async fn attempts(
+    shard: &Rc<Shard>,
+    request: &Request<'_>,
+    client: &mut Stream,
+    route: &Arc<Route>,
+    cluster: &Rc<ClusterState>,
+    ledger: &mut Ledger,
+    outcome: &mut Outcome,
+) {
+    let idempotent = request.head.method.is_idempotent();
+    let mut wanted = if idempotent {
+        Wanted::Any
+    } else {
+        Wanted::Fresh
+    };
+    let mut avoid = Vec::new();
+    let mut repeated = false;
+    // This request's place in the retry budget, from its first retry to its end.
+    let mut held = None;
+    loop {
+        outcome.attempts += 1;
+        let attempt = Attempt {
+            shard,
+            request,
+            route,
+            cluster,
+            wanted,
+        };
+        let Err(failure) = attempt.run(client, &mut avoid, ledger, outcome).await else {
+            return;
+        };
+        let connect_retry = failure.fault.retryable
+            && route.retry.on_connect_failure
+            && outcome.attempts <= route.retry.attempts;
+        // Once more, on a new connection, where an idle one died at the moment of reuse.
+        let stale_retry = failure.stale
+            && failure.replayable
+            && idempotent
+            && !repeated
+            && route.retry.on_reset_before_response;
+        let retry = if connect_retry && held.is_none() {
+            cluster.may_retry()
+        } else {
+            held.take()
+        };
+        // A connection that died while it idled is no sign of trouble: its retry is outside the budget.
+        let permitted = !outcome.started && (stale_retry || (connect_retry && retry.is_some()));
+        if !permitted {
+            outcome.fault = Some(failure.fault);
+            return;
+        }
+        held = retry;
+        if stale_retry {
+            repeated = true;
+            wanted = Wanted::New;
+        }
+        cluster
+            .cluster
+            .borrow()
+            .meters
+            .core(shard.outfit.core)
+            .retries
+            .add(1);
+        route.meters.core(shard.outfit.core).retries.add(1);
+    }
+}

@@ -1,0 +1,111 @@
+//! What can go wrong in an exchange, and the one place that turns it into a status.
+
+use onehop_meter::names::Reason;
+use onehop_wire::http1::Reject;
+
+/// Whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client's.
+    Downstream,
+    /// The upstream's.
+    Upstream,
+    /// Ours: a limit or the configuration.
+    Proxy,
+}
+
+/// How far the exchange had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Reading or parsing the request head.
+    Head,
+    /// Choosing a route.
+    Route,
+    /// Choosing an endpoint and getting a connection.
+    Lease,
+    /// Sending the request.
+    Request,
+    /// Waiting for the response head.
+    Wait,
+    /// Passing the response on.
+    Response,
+}
+
+/// One failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Whose.
+    pub side: Side,
+    /// When.
+    pub step: Step,
+    /// What, as metrics, access records and `proxy-status` name it.
+    pub reason: Reason,
+    /// The rejected rule, when the reason is a malformed message.
+    pub reject: Option<Reject>,
+    /// No byte of the request can have been acted on.
+    pub retryable: bool,
+}
+
+impl Fault {
+    /// A failure that must not be retried.
+    pub fn new(side: Side, step: Step, reason: Reason) -> Fault {
+        Fault {
+            side,
+            step,
+            reason,
+            reject: None,
+            retryable: false,
+        }
+    }
+
+    /// One that certainly happened before the upstream could act.
+    pub fn retryable(side: Side, step: Step, reason: Reason) -> Fault {
+        Fault {
+            retryable: true,
+            ..Fault::new(side, step, reason)
+        }
+    }
+
+    /// A malformed request.
+    pub fn rejected(reject: Reject) -> Fault {
+        Fault {
+            reject: Some(reject),
+            ..Fault::new(Side::Downstream, Step::Head, Reason::Rejected)
+        }
+    }
+
+    /// The stable name of what happened.
+    pub fn name(&self) -> &'static str {
+        match self.reject {
+            Some(reject) if self.reason == Reason::Rejected => reject.reason(),
+            _ => self.reason.as_str(),
+        }
+    }
+
+    /// The status that the client gets, as Envoy's users expect it; `connect_failure_502` is nginx's way.
+    pub fn status(&self, connect_failure_502: bool) -> u16 {
+        use Reason::*;
+        if let (Rejected, Some(reject)) = (self.reason, self.reject) {
+            return reject.status();
+        }
+        match self.reason {
+            NoRoute => 404,
+            ConnectRefused | ConnectTimeout | ConnectFailed | NoEndpoint if connect_failure_502 => {
+                502
+            }
+            NoEndpoint | ConnectRefused | ConnectTimeout | ConnectFailed | Overflow
+            | OverCapacity | ShuttingDown => 503,
+            UpstreamReset | UpstreamClosed if connect_failure_502 => 502,
+            UpstreamReset | UpstreamClosed => 503,
+            UpstreamBadResponse | UpstreamTruncated => 502,
+            UpstreamTimeout | UpstreamIdleTimeout => 504,
+            HeaderTimeout | BodyTimeout => 408,
+            BodyTooLarge => 413,
+            Loop => 508,
+            UpgradeRefused => 403,
+            ConnectMethodRefused => 405,
+            Rejected => 400,
+            _ => 500,
+        }
+    }
+}

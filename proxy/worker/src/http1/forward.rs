@@ -1,0 +1,390 @@
+//! The heads that we send on: which fields are dropped, which are added, and what they say.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use onehop_net::Peer;
+use onehop_plan::{HttpPolicy, RequestId};
+use onehop_wire::http1::{
+    self, BodyLength, Edits, Field, Known, RequestHead, ResponseHead, Version,
+};
+
+/// Fields that we can add to one head at most.
+const MAX_ADDED: usize = 10;
+
+/// Where a request came from.
+#[derive(Clone, Copy)]
+pub struct Origin {
+    /// The connection's peer, or what a trusted PROXY header said.
+    pub peer: Peer,
+    /// Whether the client spoke TLS.
+    pub tls: bool,
+}
+
+/// What identifies one request beyond this hop.
+pub struct Identity {
+    request_id: [u8; 36],
+    traceparent: [u8; 55],
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+fn hex(out: &mut [u8], mut value: u64) {
+    for byte in out.iter_mut().rev() {
+        *byte = HEX[(value & 15) as usize];
+        value >>= 4;
+    }
+}
+
+impl Identity {
+    /// New ones, from random numbers: a UUID of version 4 and a W3C trace context that is not sampled.
+    pub fn new(mut random: impl FnMut() -> u64) -> Identity {
+        let (high, low) = (random(), random());
+        let mut request_id = [b'-'; 36];
+        hex(&mut request_id[0..8], high >> 32);
+        hex(&mut request_id[9..13], high >> 16);
+        hex(&mut request_id[14..18], (high & 0x0fff) | 0x4000);
+        hex(&mut request_id[19..23], ((low >> 48) & 0x3fff) | 0x8000);
+        hex(&mut request_id[24..36], low);
+        let mut traceparent = [b'-'; 55];
+        traceparent[..3].copy_from_slice(b"00-");
+        hex(&mut traceparent[3..19], high ^ low.rotate_left(17));
+        hex(&mut traceparent[19..35], low ^ high.rotate_left(31));
+        hex(&mut traceparent[36..52], random() | 1);
+        traceparent[53..].copy_from_slice(b"00");
+        Identity {
+            request_id,
+            traceparent,
+        }
+    }
+
+    /// The request's id, as sent upstream when the client brought none.
+    pub fn request_id(&self) -> &[u8] {
+        &self.request_id
+    }
+}
+
+/// Whether a `traceparent` is one (W3C Trace Context, version 00 or later): else it is replaced.
+pub fn is_traceparent(value: &[u8]) -> bool {
+    let hex = |part: &[u8]| {
+        part.iter()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let not_zero = |part: &[u8]| part.iter().any(|byte| *byte != b'0');
+    value.len() >= 55
+        && (value.len() == 55 || (&value[..2] != b"00" && value[55] == b'-'))
+        && (value[2], value[35], value[52]) == (b'-', b'-', b'-')
+        && hex(&value[..2])
+        && &value[..2] != b"ff"
+        && hex(&value[3..35])
+        && hex(&value[36..52])
+        && hex(&value[53..55])
+        && not_zero(&value[3..35])
+        && not_zero(&value[36..52])
+}
+
+/// Fields to add, their values in one scratch buffer.
+struct Added<'a> {
+    list: [(&'a [u8], &'a [u8]); MAX_ADDED],
+    count: usize,
+}
+
+impl<'a> Added<'a> {
+    fn new() -> Self {
+        Added {
+            list: [(b"", b""); MAX_ADDED],
+            count: 0,
+        }
+    }
+
+    fn push(&mut self, name: &'a [u8], value: &'a [u8]) {
+        self.list[self.count] = (name, value);
+        self.count += 1;
+    }
+}
+
+fn bit(index: usize) -> u128 {
+    1 << index
+}
+
+fn bits(fields: &[Field], known: Known) -> u128 {
+    let matching = fields
+        .iter()
+        .enumerate()
+        .filter(|(_, field)| field.known == known);
+    matching.fold(0, |bits, (index, _)| bits | bit(index))
+}
+
+fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "{ip}");
+}
+
+/// The values of the list field `known`, joined, and then one more.
+fn appended(
+    out: &mut Vec<u8>,
+    head: &RequestHead,
+    buf: &[u8],
+    known: Known,
+    last: impl FnOnce(&mut Vec<u8>),
+) -> std::ops::Range<usize> {
+    let start = out.len();
+    for field in head.fields.iter().filter(|field| field.known == known) {
+        let value = field.value.of(buf);
+        if !value.is_empty() {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+    }
+    last(out);
+    start..out.len()
+}
+
+/// Encodes the request as the upstream gets it: HTTP/1.1, origin-form, hop-by-hop fields gone, ours added.
+pub fn request(
+    out: &mut Vec<u8>,
+    head: &RequestHead,
+    buf: &[u8],
+    policy: &HttpPolicy,
+    origin: &Origin,
+    identity: &Identity,
+    instance: &str,
+    upgrade: bool,
+) {
+    let fields = &head.fields;
+    let mut drop = http1::hop_by_hop(fields, head.named_by_connection);
+    drop |= bits(fields, Known::XForwardedFor) | bits(fields, Known::Via);
+    let mut scratch = Vec::with_capacity(256);
+    let peer = origin.peer.ip();
+    let via = appended(&mut scratch, head, buf, Known::Via, |out| {
+        out.extend_from_slice(if head.version == Version::Http10 {
+            b"1.0 "
+        } else {
+            b"1.1 "
+        });
+        out.extend_from_slice(instance.as_bytes());
+    });
+    let forwarded_for = appended(&mut scratch, head, buf, Known::XForwardedFor, |out| {
+        write_ip(out, peer)
+    });
+    let forwarded = policy.forwarded.then(|| {
+        drop |= bits(fields, Known::Forwarded);
+        let quoted = peer.is_ipv6();
+        appended(&mut scratch, head, buf, Known::Forwarded, |out| {
+            let _ = match quoted {
+                true => write!(out, "for=\"[{peer}]\""),
+                false => write!(out, "for={peer}"),
+            };
+            out.extend_from_slice(if origin.tls {
+                b";proto=https"
+            } else {
+                b";proto=http"
+            });
+        })
+    });
+    let trusts = policy.trusted_hops > 0;
+    let mut add = Added::new();
+    if head.absolute_form || head.find(Known::Host).is_none() {
+        drop |= bits(fields, Known::Host);
+        add.push(b"Host", head.authority.of(buf));
+    }
+    add.push(b"X-Forwarded-For", &scratch[forwarded_for]);
+    if !(trusts && head.find(Known::XForwardedProto).is_some()) {
+        drop |= bits(fields, Known::XForwardedProto);
+        add.push(
+            b"X-Forwarded-Proto",
+            if origin.tls { b"https" } else { b"http" },
+        );
+    }
+    if !(trusts && head.find(Known::XForwardedHost).is_some()) {
+        drop |= bits(fields, Known::XForwardedHost);
+        add.push(b"X-Forwarded-Host", head.authority.of(buf));
+    }
+    if let Some(forwarded) = forwarded {
+        add.push(b"Forwarded", &scratch[forwarded]);
+    }
+    add.push(b"Via", &scratch[via]);
+    if policy.request_id == RequestId::Replace || head.find(Known::XRequestId).is_none() {
+        drop |= bits(fields, Known::XRequestId);
+        add.push(b"X-Request-Id", &identity.request_id);
+    }
+    if !head
+        .find(Known::Traceparent)
+        .is_some_and(|field| is_traceparent(field.value.of(buf)))
+    {
+        drop |= bits(fields, Known::Traceparent) | bits(fields, Known::Tracestate);
+        add.push(b"traceparent", &identity.traceparent);
+    }
+    connection_fields(&mut add, head, buf, upgrade);
+    let target = if head.absolute_form {
+        absolute_path(head, buf)
+    } else {
+        head.target.of(buf)
+    };
+    http1::request(
+        out,
+        head,
+        buf,
+        target,
+        &Edits {
+            drop,
+            add: &add.list[..add.count],
+        },
+    );
+}
+
+/// The path and query of an absolute-form target; an empty path is `/` (RFC 9112 3.2.1).
+fn absolute_path<'b>(head: &RequestHead, buf: &'b [u8]) -> &'b [u8] {
+    if head.path.len == 0 {
+        b"/"
+    } else {
+        &buf[head.path.start as usize..head.target.end()]
+    }
+}
+
+fn connection_fields<'a>(add: &mut Added<'a>, head: &RequestHead, buf: &'a [u8], upgrade: bool) {
+    let trailers = head
+        .find(Known::Te)
+        .is_some_and(|te| names_token(te.value.of(buf), b"trailers"));
+    match (upgrade.then_some(head.upgrade).flatten(), trailers) {
+        (Some(protocol), _) => {
+            add.push(b"Connection", b"Upgrade");
+            add.push(b"Upgrade", protocol.of(buf));
+        }
+        (None, true) => {
+            add.push(b"TE", b"trailers");
+            add.push(b"Connection", b"TE");
+        }
+        (None, false) => {}
+    }
+}
+
+/// Whether a comma-separated list names a token, without regard to case and parameters.
+pub fn names_token(list: &[u8], token: &[u8]) -> bool {
+    list.split(|byte| *byte == b',').any(|item| {
+        let item = item.split(|byte| *byte == b';').next().unwrap_or_default();
+        item.trim_ascii().eq_ignore_ascii_case(token)
+    })
+}
+
+/// How the response is framed towards the client, and whether its connection can go on after it.
+pub struct Framed {
+    /// The client's connection is closed after this response.
+    pub close: bool,
+    /// How the body goes on.
+    pub framing: crate::exchange::body::Framing,
+}
+
+/// Decides the framing of a response body for this client.
+pub fn frame(request: &RequestHead, response: &ResponseHead, close: bool) -> Framed {
+    use crate::exchange::body::Framing;
+    match (response.body, request.version) {
+        (BodyLength::Chunked, Version::Http10) => Framed {
+            close: true,
+            framing: Framing::Unchunked,
+        },
+        (BodyLength::UntilClose, Version::Http10) => Framed {
+            close: true,
+            framing: Framing::Verbatim,
+        },
+        (BodyLength::UntilClose, Version::Http11) => Framed {
+            close,
+            framing: Framing::Chunked,
+        },
+        _ => Framed {
+            close,
+            framing: Framing::Verbatim,
+        },
+    }
+}
+
+/// Encodes the response as the client gets it.
+pub fn response(
+    out: &mut Vec<u8>,
+    request: &RequestHead,
+    head: &ResponseHead,
+    buf: &[u8],
+    framed: &Framed,
+    server_timing: Option<&[u8]>,
+) {
+    use crate::exchange::body::Framing;
+    let mut drop = http1::hop_by_hop(&head.fields, head.named_by_connection);
+    if framed.framing == Framing::Unchunked {
+        drop |= bits(&head.fields, Known::TransferEncoding) | bits(&head.fields, Known::Trailer);
+    }
+    let mut add = Added::new();
+    if framed.framing == Framing::Chunked {
+        add.push(b"Transfer-Encoding", b"chunked");
+    }
+    if head.status == 101 {
+        if let Some(protocol) = head.upgrade {
+            add.push(b"Connection", b"Upgrade");
+            add.push(b"Upgrade", protocol.of(buf));
+        }
+    } else if framed.close {
+        add.push(b"Connection", b"close");
+    } else if request.version == Version::Http10 && head.status >= 200 {
+        add.push(b"Connection", b"keep-alive");
+    }
+    if let Some(timing) = server_timing {
+        add.push(b"Server-Timing", timing);
+    }
+    http1::response(
+        out,
+        head,
+        buf,
+        &Edits {
+            drop,
+            add: &add.list[..add.count],
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_a_uuid_and_a_trace_context() {
+        let mut seed = 7u64;
+        let identity = Identity::new(|| {
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            seed
+        });
+        let id = std::str::from_utf8(identity.request_id()).expect("ASCII");
+        assert_eq!(id.len(), 36);
+        assert_eq!(id.as_bytes()[14], b'4');
+        assert!(
+            matches!(id.as_bytes()[19], b'8' | b'9' | b'a' | b'b'),
+            "{id}"
+        );
+        assert!(is_traceparent(&identity.traceparent));
+    }
+
+    #[test]
+    fn only_well_formed_trace_contexts_are_kept() {
+        let good = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert!(is_traceparent(good));
+        assert!(!is_traceparent(&good[..54]));
+        assert!(!is_traceparent(
+            b"00-00000000000000000000000000000000-b7ad6b7169203331-01"
+        ));
+        assert!(!is_traceparent(
+            b"ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        ));
+        assert!(!is_traceparent(
+            b"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"
+        ));
+        assert!(is_traceparent(
+            b"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-extra"
+        ));
+    }
+
+    #[test]
+    fn tokens_are_found_in_lists() {
+        assert!(names_token(b"gzip, Trailers;q=0.5", b"trailers"));
+        assert!(!names_token(b"trailers-x", b"trailers"));
+    }
+}

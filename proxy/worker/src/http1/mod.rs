@@ -1,0 +1,16 @@
+//! HTTP/1 on a downstream connection: requests are read, answered in order, and the connection kept or closed.
+
+pub mod forward;
+pub mod reply;
+mod serve;
+
+pub use serve::{count_fault, serve};
+
+/// The codec's limits, as the listener's policy has them.
+pub fn limits(policy: &onehop_plan::HttpPolicy) -> onehop_wire::http1::Limits {
+    onehop_wire::http1::Limits {
+        head_bytes: policy.head_bytes,
+        fields: policy.fields,
+        request_line: policy.request_line,
+    }
+}

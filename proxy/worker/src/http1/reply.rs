@@ -1,0 +1,113 @@
+//! Answers of our own: every one carries a machine-readable `proxy-status` (RFC 9209) and is counted by reason.
+
+use std::io::Write;
+
+use onehop_net::Stream;
+use onehop_wire::http1::{Method, Version};
+
+use crate::fault::Fault;
+
+/// The reason phrases of the statuses that we send ourselves (RFC 9110 15).
+fn phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        508 => "Loop Detected",
+        _ => "Internal Server Error",
+    }
+}
+
+/// Encodes the answer to a failed request.
+pub fn encode(
+    out: &mut Vec<u8>,
+    fault: &Fault,
+    status: u16,
+    method: Method,
+    version: Version,
+    close: bool,
+) {
+    let reason = fault.name();
+    let body_length = phrase(status).len() + reason.len() + 3;
+    // Writing to a vector cannot fail.
+    let _ = write!(
+        out,
+        "HTTP/1.1 {status} {phrase}\r\nContent-Type: text/plain\r\nContent-Length: {body_length}\r\nProxy-Status: onehop; error={error}; details=\"{reason}\"\r\n",
+        phrase = phrase(status),
+        error = rfc9209(fault),
+    );
+    if matches!(status, 503) {
+        out.extend_from_slice(b"Retry-After: 1\r\n");
+    }
+    if status == 405 {
+        out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
+    }
+    if close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if version == Version::Http10 {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    if method != Method::Head {
+        let _ = write!(out, "{}: {reason}\n", phrase(status));
+    }
+}
+
+/// The registered error type of RFC 9209 2.3 that fits best.
+fn rfc9209(fault: &Fault) -> &'static str {
+    use onehop_meter::names::Reason::*;
+    match fault.reason {
+        NoRoute => "destination_not_found",
+        NoEndpoint => "destination_unavailable",
+        ConnectRefused => "connection_refused",
+        ConnectTimeout => "connection_timeout",
+        ConnectFailed => "destination_ip_unroutable",
+        UpstreamReset | UpstreamClosed => "connection_terminated",
+        UpstreamTimeout | UpstreamIdleTimeout => "http_response_timeout",
+        UpstreamBadResponse => "http_protocol_error",
+        UpstreamTruncated => "http_response_incomplete",
+        HeaderTimeout | BodyTimeout | Rejected | BodyTooLarge => "http_request_error",
+        Overflow | OverCapacity => "connection_limit_reached",
+        Loop => "proxy_loop_detected",
+        UpgradeRefused | ConnectMethodRefused => "http_request_denied",
+        _ => "proxy_internal_error",
+    }
+}
+
+/// What is read and thrown away of a client that still sends, before the connection is closed: a close with unread
+/// bytes would reset it and take the answer away from the client (RFC 9112 9.6).
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_NS: u64 = 2_000_000_000;
+
+/// Ends our side and reads on for a little.
+pub async fn linger(stream: &mut Stream) {
+    if stream.ended() || stream.shutdown_write().is_err() {
+        return;
+    }
+    stream.deadline().arm(
+        onehop_net::clock::now() + LINGER_NS,
+        onehop_net::deadline::Ends::Both,
+    );
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        let buffered = stream.buffered().len();
+        stream.consume(buffered);
+        match stream.fill(onehop_net::Size::Medium).await {
+            Ok(count @ 1..) => left = left.saturating_sub(count),
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The life of an HTTP/1 connection. Between requests the task holds no more than a small posted read.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use onehop_meter::ledger::{Ledger, Step as Mark};
+use onehop_meter::names::Reason;
+use onehop_net::clock::{self, Nanos};
+use onehop_net::deadline::Ends;
+use onehop_net::{Size, Stream};
+use onehop_plan::Listener;
+use onehop_wire::http1::{HeadScanner, Limits, RequestHead};
+
+use super::forward::{Identity, Origin};
+use super::reply;
+use crate::access_log;
+use crate::connections::{Doing, Entry};
+use crate::exchange::{self, Outcome, Request};
+use crate::fault::{Fault, Side, Step};
+use crate::shard::Shard;
+
+/// Serves a connection until it ends.
+pub async fn serve(
+    shard: &Rc<Shard>,
+    stream: &mut Stream,
+    entry: &Entry,
+    mut listener: Arc<Listener>,
+    origin: Origin,
+) {
+    let mut generation = shard.generation();
+    let mut served = 0;
+    loop {
+        if wait_for_bytes(shard, stream, entry, &listener, served)
+            .await
+            .is_none()
+        {
+            return;
+        }
+        if generation != shard.generation() {
+            generation = shard.generation();
+            // A listener that is gone serves what is under way and then closes.
+            match shard.listener(&entry.listener) {
+                Some(current) => listener = current,
+                None => return,
+            }
+        }
+        served += 1;
+        entry.requests.set(served);
+        // One box per busy period keeps the idle task small.
+        let keep = Box::pin(one(shard, stream, entry, &listener, origin, served)).await;
+        if !keep {
+            return;
+        }
+    }
+}
+
+/// Waits for the first bytes of a request. `None`: the connection is over.
+async fn wait_for_bytes(
+    shard: &Shard,
+    stream: &mut Stream,
+    entry: &Entry,
+    listener: &Listener,
+    served: u64,
+) -> Option<()> {
+    if !stream.buffered().is_empty() {
+        return Some(());
+    }
+    entry.doing.set(Doing::Idle);
+    stream.release();
+    // A new connection that sends nothing is as slow as one that sends half a head.
+    let wait = if served == 0 {
+        listener.http.header_timeout
+    } else {
+        listener.http.idle_timeout
+    };
+    stream
+        .deadline()
+        .arm(clock::after(clock::now(), wait), Ends::Both);
+    match stream.fill(Size::Small).await {
+        Ok(1..) => Some(()),
+        _ if stream.timed_out() && served == 0 => {
+            count_fault(shard, listener, Reason::HeaderTimeout);
+            None
+        }
+        _ => None,
+    }
+}
+
+/// One request; says whether the connection goes on.
+async fn one(
+    shard: &Rc<Shard>,
+    stream: &mut Stream,
+    entry: &Entry,
+    listener: &Arc<Listener>,
+    origin: Origin,
+    served: u64,
+) -> bool {
+    let begun = clock::now();
+    let mut ledger = Ledger::new(begun);
+    entry.doing.set(Doing::Reading);
+    let mut bytes = shard.take_head();
+    let mut head = shard.take_request();
+    let read = read_head(stream, listener, begun, &mut head, &mut bytes).await;
+    stream.deadline().disarm();
+    ledger.mark(Mark::HeadComplete, clock::now());
+    let keep = match read {
+        Ok(true) => {
+            exchange_one(
+                shard,
+                stream,
+                entry,
+                listener,
+                origin,
+                served,
+                &mut head,
+                &bytes,
+                &mut ledger,
+            )
+            .await
+        }
+        Ok(false) => false,
+        Err(fault) => {
+            let outcome = Outcome::rejected(fault);
+            conclude(
+                shard,
+                stream,
+                entry,
+                listener,
+                origin,
+                None,
+                outcome,
+                &mut ledger,
+            )
+            .await
+        }
+    };
+    shard.give_head(bytes);
+    shard.give_request(head);
+    keep
+}
+
+/// Reads a head into `bytes` and parses it. `Ok(false)`: the client ended between two requests.
+async fn read_head(
+    stream: &mut Stream,
+    listener: &Listener,
+    begun: Nanos,
+    head: &mut RequestHead,
+    bytes: &mut Vec<u8>,
+) -> Result<bool, Fault> {
+    let limits = super::limits(&listener.http);
+    let mut scanner = HeadScanner::default();
+    let mut armed = false;
+    let end = loop {
+        if let Some(end) = scanner.find_end(stream.buffered()) {
+            break end;
+        }
+        check_growing(stream.buffered(), &limits)?;
+        if !armed {
+            armed = true;
+            stream.deadline().arm(
+                clock::after(begun, listener.http.header_timeout),
+                Ends::Read,
+            );
+        }
+        match stream.fill(Size::Medium).await {
+            Ok(1..) => {}
+            _ if stream.timed_out() => {
+                return Err(Fault::new(
+                    Side::Downstream,
+                    Step::Head,
+                    Reason::HeaderTimeout,
+                ));
+            }
+            // Nothing but empty lines: there was no request.
+            Ok(_)
+                if stream
+                    .buffered()
+                    .iter()
+                    .all(|byte| matches!(byte, b'\r' | b'\n')) =>
+            {
+                return Ok(false);
+            }
+            _ => return Err(Fault::new(Side::Downstream, Step::Head, Reason::ClientLeft)),
+        }
+    };
+    bytes.extend_from_slice(&stream.buffered()[..end]);
+    stream.consume(end);
+    head.parse(bytes, &limits).map_err(Fault::rejected)?;
+    Ok(true)
+}
+
+/// A head that is not complete yet may already be too long.
+fn check_growing(buffered: &[u8], limits: &Limits) -> Result<(), Fault> {
+    use onehop_wire::http1::Reject;
+    if buffered.len() > limits.head_bytes {
+        return Err(Fault::rejected(Reject::HeadTooLarge));
+    }
+    if buffered.len() > limits.request_line && !buffered[..limits.request_line + 2].contains(&b'\n')
+    {
+        return Err(Fault::rejected(Reject::LineTooLong));
+    }
+    Ok(())
+}
+
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is a different part of one exchange"
+)]
+async fn exchange_one(
+    shard: &Rc<Shard>,
+    stream: &mut Stream,
+    entry: &Entry,
+    listener: &Arc<Listener>,
+    origin: Origin,
+    served: u64,
+    head: &mut RequestHead,
+    bytes: &[u8],
+    ledger: &mut Ledger,
+) -> bool {
+    entry.doing.set(Doing::Exchange);
+    if served >= listener.http.max_requests {
+        head.keep_alive = false;
+    }
+    let identity = Identity::new(|| shard.random());
+    let request = Request {
+        head,
+        bytes,
+        origin,
+        identity: &identity,
+        listener,
+    };
+    listener.meters.core(shard.outfit.core).requests.add(1);
+    let outcome = exchange::run(shard, &request, stream, ledger).await;
+    conclude(
+        shard,
+        stream,
+        entry,
+        listener,
+        origin,
+        Some(&request),
+        outcome,
+        ledger,
+    )
+    .await
+}
+
+/// Answers what failed, tunnels what was upgraded, and keeps the books. Says whether the connection goes on.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is a different part of one exchange"
+)]
+async fn conclude(
+    shard: &Rc<Shard>,
+    stream: &mut Stream,
+    entry: &Entry,
+    listener: &Arc<Listener>,
+    origin: Origin,
+    request: Option<&Request<'_>>,
+    mut outcome: Outcome,
+    ledger: &mut Ledger,
+) -> bool {
+    let mut keep = outcome.keep;
+    if let Some(fault) = outcome.fault {
+        keep = answer(stream, listener, request, &fault, &mut outcome).await;
+    }
+    if let Some(mut lease) = outcome.tunnel.take() {
+        entry.doing.set(Doing::Tunnel);
+        let idle = listener
+            .tcp
+            .as_ref()
+            .map_or(std::time::Duration::from_secs(3600), |tcp| tcp.idle_timeout);
+        ledger.enter(onehop_meter::ledger::State::UpstreamWait, clock::now());
+        let passed = onehop_net::relay::relay(stream, &mut lease.stream, idle).await;
+        outcome.bytes_in += passed.up;
+        outcome.bytes_out += passed.down;
+        keep = false;
+    }
+    access_log::conclude(shard, listener, origin, request, &outcome, ledger);
+    if !keep && outcome.fault.is_some() && !outcome.started {
+        entry.doing.set(Doing::Closing);
+        reply::linger(stream).await;
+    } else if !keep && outcome.fault.is_none() && outcome.status != 101 {
+        // The client may still be sending what the upstream did not want.
+        entry.doing.set(Doing::Closing);
+        reply::linger(stream).await;
+    }
+    keep
+}
+
+/// Sends the answer to a failed request, or cuts a response that cannot be completed.
+async fn answer(
+    stream: &mut Stream,
+    listener: &Listener,
+    request: Option<&Request<'_>>,
+    fault: &Fault,
+    outcome: &mut Outcome,
+) -> bool {
+    if outcome.started {
+        // Part of it is out: only a reset tells the client that it is not whole.
+        stream.reset_on_close();
+        return false;
+    }
+    if fault.reason == Reason::ClientLeft {
+        return false;
+    }
+    let status = fault.status(listener.http.connect_failure_502);
+    let method = request.map_or(Default::default(), |request| request.head.method);
+    let version = request.map_or(Default::default(), |request| request.head.version);
+    // Only a request without a body, or one that was read, leaves the connection at a request's beginning.
+    let clean = request.is_some_and(|request| {
+        request.head.keep_alive && request.head.body == onehop_wire::http1::BodyLength::None
+    });
+    let keep = clean && fault.side != Side::Downstream;
+    let mut out = Vec::with_capacity(512);
+    reply::encode(&mut out, fault, status, method, version, !keep);
+    outcome.status = status;
+    stream.deadline().arm(
+        clock::after(clock::now(), listener.http.body_idle_timeout),
+        Ends::Both,
+    );
+    let written = stream.write_all(&out).await;
+    stream.deadline().disarm();
+    keep && written.is_ok()
+}
+
+/// Counts a fault that has no request.
+pub fn count_fault(shard: &Shard, listener: &Listener, reason: Reason) {
+    listener.meters.core(shard.outfit.core).faults[reason as usize].add(1);
+}

@@ -1,0 +1,333 @@
+//! Getting a connection to one endpoint of a cluster, for HTTP and TCP alike: choose, reuse or connect, wait in
+//! line when the cluster is full, and account for it until it is given back or closed.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::Poll;
+
+use onehop_meter::names::Reason;
+use onehop_net::Stream;
+use onehop_net::clock::{self, Nanos};
+use onehop_net::deadline;
+use onehop_net::stream::{Either, first};
+
+use super::pool::Idle;
+use super::{ClusterState, EndpointState, Waiter, nanos, net_address, share};
+use crate::fault::{Fault, Side, Step};
+
+/// Waiting for a free connection is bounded in number, as it is in time (the connect timeout).
+const MAX_WAITERS: usize = 16_384;
+/// A request that must not be repeated rides only a connection that was in use this recently.
+const FRESH_NS: u64 = 1_000_000_000;
+
+/// What kind of connection an exchange can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Any; the request can be sent again if an idle connection turns out dead.
+    Any,
+    /// One just used, or a new one: the request must not be sent twice.
+    Fresh,
+    /// A new one.
+    New,
+}
+
+/// A connection in use. Dropped without [`Lease::give_back`], it is closed and everything is counted down.
+pub struct Lease {
+    /// The connection.
+    pub stream: Stream,
+    /// Whether it served a request before: then its upstream may have just closed it.
+    pub reused: bool,
+    account: Account,
+    born: Nanos,
+    requests: u64,
+}
+
+/// Counts a lease down, however it ends.
+struct Account {
+    cluster: Rc<ClusterState>,
+    endpoint: Rc<EndpointState>,
+    /// The connection is counted; unless it goes back to the pool, its end is.
+    open: bool,
+}
+
+impl Account {
+    fn new(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>) -> Account {
+        endpoint.active.set(endpoint.active.get() + 1);
+        Account {
+            cluster: cluster.clone(),
+            endpoint: endpoint.clone(),
+            open: false,
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.endpoint
+            .active
+            .set(self.endpoint.active.get().saturating_sub(1));
+        if self.open {
+            self.cluster.closed(&self.endpoint, 1);
+        }
+    }
+}
+
+impl Lease {
+    /// Its endpoint.
+    pub fn endpoint(&self) -> &Rc<EndpointState> {
+        &self.account.endpoint
+    }
+
+    /// Gives a connection back that is between two messages.
+    pub fn give_back(self) {
+        let Lease {
+            stream,
+            mut account,
+            born,
+            requests,
+            ..
+        } = self;
+        if account.endpoint.retired.get() {
+            return;
+        }
+        stream.deadline().disarm();
+        let idle = Idle {
+            stream,
+            since: clock::now(),
+            born,
+            requests: requests + 1,
+        };
+        let bounds = account.cluster.bounds();
+        if account.endpoint.pool.borrow_mut().give_back(idle, &bounds) {
+            account.open = false;
+            account.cluster.wake_one();
+        }
+    }
+}
+
+/// Leases a connection. `avoid` lists the endpoints, by address, that failed this request already; another one is
+/// preferred, the same one is used if it is alone.
+///
+/// # Errors
+/// A fault of step `Lease`; those where no byte was sent are retryable.
+pub async fn lease(
+    cluster: &Rc<ClusterState>,
+    wanted: Wanted,
+    avoid: &mut Vec<usize>,
+) -> Result<Lease, Fault> {
+    let mut waited = false;
+    loop {
+        let index = pick(cluster, avoid)?;
+        let endpoint = cluster.endpoints.borrow()[index].clone();
+        if let Some(lease) = reuse(cluster, &endpoint, wanted) {
+            return Ok(lease);
+        }
+        let config = cluster.cluster.borrow().clone();
+        let full = config
+            .limits
+            .connections
+            .is_some_and(|limit| cluster.connections.get() >= share(limit, cluster.cores));
+        if !full || (!waited && make_room(cluster)) {
+            let connected = connect(cluster, &endpoint, nanos(config.connect_timeout)).await;
+            if connected.is_err() && !avoid.contains(&index) {
+                avoid.push(index);
+            }
+            return connected;
+        }
+        // Another exchange's connection to any endpoint will do once it is free.
+        wait_in_line(cluster, nanos(config.connect_timeout)).await?;
+        waited = true;
+    }
+}
+
+fn pick(cluster: &ClusterState, avoid: &[usize]) -> Result<usize, Fault> {
+    let config = cluster.cluster.borrow();
+    let endpoints = cluster.endpoints.borrow();
+    let load = |index: usize| {
+        endpoints
+            .get(index)
+            .map_or(0, |endpoint| endpoint.active.get())
+    };
+    let mut balancer = cluster.balancer.borrow_mut();
+    let picked = balancer.pick(&config.endpoints, &load, avoid);
+    picked
+        .or_else(|| balancer.pick(&config.endpoints, &load, &[]))
+        .filter(|index| *index < endpoints.len())
+        .ok_or(Fault::new(Side::Proxy, Step::Lease, Reason::NoEndpoint))
+}
+
+fn reuse(
+    cluster: &Rc<ClusterState>,
+    endpoint: &Rc<EndpointState>,
+    wanted: Wanted,
+) -> Option<Lease> {
+    let max_idle_ns = match wanted {
+        Wanted::Any => u64::MAX,
+        Wanted::Fresh => FRESH_NS,
+        Wanted::New => return None,
+    };
+    if endpoint.pool.borrow().is_empty() {
+        return None;
+    }
+    let bounds = cluster.bounds();
+    let (idle, evicted) = endpoint
+        .pool
+        .borrow_mut()
+        .take(clock::now(), &bounds, max_idle_ns);
+    if evicted > 0 {
+        cluster
+            .cluster
+            .borrow()
+            .meters
+            .core(cluster.core)
+            .pool_evicted
+            .add(evicted);
+        cluster.closed(endpoint, evicted as u32);
+    }
+    let Idle {
+        stream,
+        born,
+        requests,
+        ..
+    } = idle?;
+    cluster
+        .cluster
+        .borrow()
+        .meters
+        .core(cluster.core)
+        .pool_hits
+        .add(1);
+    let mut account = Account::new(cluster, endpoint);
+    account.open = true;
+    Some(Lease {
+        stream,
+        reused: true,
+        account,
+        born,
+        requests,
+    })
+}
+
+async fn connect(
+    cluster: &Rc<ClusterState>,
+    endpoint: &Rc<EndpointState>,
+    timeout_ns: u64,
+) -> Result<Lease, Fault> {
+    let mut account = Account::new(cluster, endpoint);
+    let address = net_address(&endpoint.endpoint.borrow().address);
+    // Counted before the wait, so that a burst cannot pass the limit while it connects.
+    cluster.opened(endpoint);
+    account.open = true;
+    let now = clock::now();
+    let connected = Stream::connect(&address, now.saturating_add(timeout_ns)).await;
+    let config = cluster.cluster.borrow().clone();
+    let meters = config.meters.core(cluster.core);
+    let peer = endpoint.endpoint.borrow().clone();
+    match connected {
+        Ok(stream) => {
+            meters.connects.add(1);
+            peer.meters.core(cluster.core).connects.add(1);
+            Ok(Lease {
+                stream,
+                reused: false,
+                account,
+                born: now,
+                requests: 0,
+            })
+        }
+        Err(error) => {
+            meters.connect_failures.add(1);
+            peer.meters.core(cluster.core).connect_failures.add(1);
+            let reason = match error.kind() {
+                io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,
+                io::ErrorKind::TimedOut => Reason::ConnectTimeout,
+                _ => Reason::ConnectFailed,
+            };
+            Err(Fault::retryable(Side::Upstream, Step::Lease, reason))
+        }
+    }
+}
+
+/// Closes the longest idle connection of some endpoint, so that a new one fits under the limit.
+fn make_room(cluster: &ClusterState) -> bool {
+    let endpoints = cluster.endpoints.borrow().clone();
+    for endpoint in endpoints.iter() {
+        if endpoint.pool.borrow_mut().drop_oldest() {
+            endpoint
+                .connections
+                .set(endpoint.connections.get().saturating_sub(1));
+            cluster
+                .connections
+                .set(cluster.connections.get().saturating_sub(1));
+            cluster
+                .cluster
+                .borrow()
+                .meters
+                .core(cluster.core)
+                .connections
+                .sub(1);
+            return true;
+        }
+    }
+    false
+}
+
+/// Leaves the line when the wait is given up, and passes a grant on that came too late.
+struct InLine<'a> {
+    cluster: &'a ClusterState,
+    waiter: Rc<Waiter>,
+    served: Cell<bool>,
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        if self.served.get() {
+            return;
+        }
+        if self.waiter.granted.get() {
+            self.cluster.wake_one();
+        } else {
+            self.cluster
+                .waiters
+                .borrow_mut()
+                .retain(|other| !Rc::ptr_eq(other, &self.waiter));
+        }
+    }
+}
+
+async fn wait_in_line(cluster: &ClusterState, timeout_ns: u64) -> Result<(), Fault> {
+    if cluster.waiters.borrow().len() >= MAX_WAITERS {
+        return Err(Fault::new(Side::Proxy, Step::Lease, Reason::Overflow));
+    }
+    let waiter = Rc::new(Waiter {
+        waker: RefCell::new(None),
+        granted: Cell::new(false),
+    });
+    cluster.waiters.borrow_mut().push_back(waiter.clone());
+    let line = InLine {
+        cluster,
+        waiter,
+        served: Cell::new(false),
+    };
+    let granted = poll_fn(|cx| {
+        if line.waiter.granted.get() {
+            return Poll::Ready(());
+        }
+        *line.waiter.waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    });
+    match first(
+        granted,
+        deadline::sleep_until(clock::now().saturating_add(timeout_ns)),
+    )
+    .await
+    {
+        Either::Left(()) => {
+            line.served.set(true);
+            Ok(())
+        }
+        Either::Right(()) => Err(Fault::new(Side::Proxy, Step::Lease, Reason::Overflow)),
+    }
+}

@@ -1,0 +1,251 @@
+//! A core's own view of the clusters: balancer, pools and load per endpoint. It survives configuration changes by
+//! identity: the cluster's name, the endpoint's address.
+
+mod lease;
+mod pool;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use onehop_net::clock::Nanos;
+use onehop_plan::balance::Balancer;
+use onehop_plan::{Address, Cluster, Endpoint};
+
+pub use lease::{Lease, Wanted, lease};
+pub use pool::{Bounds, Pool};
+
+/// One endpoint, on this core.
+pub struct EndpointState {
+    /// The snapshot's part: address, weight, health, meters.
+    pub endpoint: RefCell<Arc<Endpoint>>,
+    pool: RefCell<Pool>,
+    /// Requests in flight.
+    pub active: Cell<u32>,
+    /// Open connections, busy and idle.
+    pub connections: Cell<u32>,
+    /// No longer configured: what is given back is closed.
+    retired: Cell<bool>,
+}
+
+/// Someone who waits for a free connection.
+struct Waiter {
+    waker: RefCell<Option<Waker>>,
+    granted: Cell<bool>,
+}
+
+/// One cluster, on this core.
+pub struct ClusterState {
+    /// The snapshot's part.
+    pub cluster: RefCell<Arc<Cluster>>,
+    balancer: RefCell<Balancer>,
+    endpoints: RefCell<Vec<Rc<EndpointState>>>,
+    /// Requests in flight or waiting.
+    pub active: Cell<u32>,
+    connections: Cell<u32>,
+    waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    /// Retries under way, against the budget.
+    retrying: Cell<u32>,
+    core: usize,
+    cores: usize,
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// This core's part of a limit for the whole process: an even share, at least one.
+fn share(limit: u32, cores: usize) -> u32 {
+    limit.div_ceil(cores as u32).max(1)
+}
+
+impl ClusterState {
+    /// A cluster that this core has not seen before. Cores start at different offsets, so that they do not march in step.
+    pub fn new(cluster: Arc<Cluster>, core: usize, cores: usize, seed: u64) -> ClusterState {
+        let state = ClusterState {
+            balancer: RefCell::new(Balancer::new(cluster.balance, core, cores, seed)),
+            cluster: RefCell::new(cluster.clone()),
+            endpoints: RefCell::new(Vec::new()),
+            active: Cell::new(0),
+            connections: Cell::new(0),
+            waiters: RefCell::new(VecDeque::new()),
+            retrying: Cell::new(0),
+            core,
+            cores,
+        };
+        state.install(cluster, seed);
+        state
+    }
+
+    /// Takes a new version of the cluster over; endpoints with the same address keep their connections and load.
+    pub fn install(&self, cluster: Arc<Cluster>, seed: u64) {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let mut kept: Vec<Rc<EndpointState>> =
+            Vec::with_capacity(cluster.endpoints.endpoints.len());
+        for endpoint in &cluster.endpoints.endpoints {
+            let known = endpoints
+                .iter()
+                .find(|known| known.endpoint.borrow().address == endpoint.address);
+            let state = match known {
+                Some(known) => {
+                    *known.endpoint.borrow_mut() = endpoint.clone();
+                    known.clone()
+                }
+                None => Rc::new(EndpointState {
+                    endpoint: RefCell::new(endpoint.clone()),
+                    pool: RefCell::new(Pool::default()),
+                    active: Cell::new(0),
+                    connections: Cell::new(0),
+                    retired: Cell::new(false),
+                }),
+            };
+            kept.push(state);
+        }
+        for old in endpoints.iter() {
+            if !kept.iter().any(|state| Rc::ptr_eq(state, old)) {
+                old.retired.set(true);
+                let closed = old.pool.replace(Pool::default()).len() as u32;
+                self.closed(old, closed);
+            }
+        }
+        *endpoints = kept;
+        drop(endpoints);
+        if self.cluster.borrow().balance != cluster.balance {
+            *self.balancer.borrow_mut() =
+                Balancer::new(cluster.balance, self.core, self.cores, seed);
+        }
+        *self.cluster.borrow_mut() = cluster;
+    }
+
+    /// The cluster is no longer configured: its idle connections are closed.
+    pub fn retire(&self) {
+        for endpoint in self.endpoints.borrow().iter() {
+            endpoint.retired.set(true);
+            let closed = endpoint.pool.replace(Pool::default()).len() as u32;
+            self.closed(endpoint, closed);
+        }
+    }
+
+    /// Closes idle connections that are spent or that the upstream has closed. Called about once a second.
+    pub fn sweep(&self, now: Nanos) {
+        let bounds = self.bounds();
+        for endpoint in self.endpoints.borrow().iter() {
+            let evicted = endpoint.pool.borrow_mut().sweep(now, &bounds);
+            if evicted > 0 {
+                self.cluster
+                    .borrow()
+                    .meters
+                    .core(self.core)
+                    .pool_evicted
+                    .add(evicted);
+                self.closed(endpoint, evicted as u32);
+            }
+        }
+    }
+
+    /// Whether the limit on requests in flight is reached.
+    pub fn requests_full(&self) -> bool {
+        let cluster = self.cluster.borrow();
+        let full = cluster
+            .limits
+            .requests
+            .is_some_and(|limit| self.active.get() >= share(limit, self.cores));
+        if full {
+            cluster.meters.core(self.core).overflow.add(1);
+        }
+        full
+    }
+
+    /// A place in the retry budget: retries under way, waiting ones included, are at most 20 % of the requests in
+    /// flight, but at least three (Envoy's figures).
+    pub fn may_retry(self: &Rc<Self>) -> Option<Retrying> {
+        let budget = (self.active.get() / 5).max(3);
+        if self.retrying.get() >= budget {
+            return None;
+        }
+        self.retrying.set(self.retrying.get() + 1);
+        Some(Retrying {
+            cluster: self.clone(),
+        })
+    }
+
+    /// Idle connections of this cluster on this core.
+    pub fn idle(&self) -> usize {
+        self.endpoints
+            .borrow()
+            .iter()
+            .map(|endpoint| endpoint.pool.borrow().len())
+            .sum()
+    }
+
+    fn bounds(&self) -> Bounds {
+        let cluster = self.cluster.borrow();
+        Bounds {
+            max_idle: cluster.pool.max_idle,
+            idle_ns: nanos(cluster.pool.idle_timeout),
+            age_ns: cluster.pool.max_age.map_or(u64::MAX, nanos),
+            max_requests: cluster.pool.max_requests.unwrap_or(u64::MAX),
+        }
+    }
+
+    fn opened(&self, endpoint: &EndpointState) {
+        endpoint.connections.set(endpoint.connections.get() + 1);
+        self.connections.set(self.connections.get() + 1);
+        self.cluster
+            .borrow()
+            .meters
+            .core(self.core)
+            .connections
+            .add(1);
+    }
+
+    fn closed(&self, endpoint: &EndpointState, count: u32) {
+        endpoint
+            .connections
+            .set(endpoint.connections.get().saturating_sub(count));
+        self.connections
+            .set(self.connections.get().saturating_sub(count));
+        self.cluster
+            .borrow()
+            .meters
+            .core(self.core)
+            .connections
+            .sub(i64::from(count));
+        for _ in 0..count {
+            self.wake_one();
+        }
+    }
+
+    fn wake_one(&self) {
+        if let Some(waiter) = self.waiters.borrow_mut().pop_front() {
+            waiter.granted.set(true);
+            if let Some(waker) = waiter.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// A retry under way.
+pub struct Retrying {
+    cluster: Rc<ClusterState>,
+}
+
+impl Drop for Retrying {
+    fn drop(&mut self) {
+        self.cluster
+            .retrying
+            .set(self.cluster.retrying.get().saturating_sub(1));
+    }
+}
+
+/// What the plan calls an address, as the streams below want it.
+pub fn net_address(address: &Address) -> onehop_net::Address {
+    match address {
+        Address::Tcp(address) => onehop_net::Address::Tcp(*address),
+        Address::Unix(path) => onehop_net::Address::Unix(path.clone()),
+    }
+}

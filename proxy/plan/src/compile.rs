@@ -589,7 +589,7 @@ fn cluster(
 }
 
 /// The known name that is nearest to a misspelt one, if any is near.
-pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.map(|known| (distance(name, known), known)).min()?;
     (near.0 <= 1 + name.len() / 3).then_some(near.1)
 }

@@ -8,7 +8,7 @@ pub mod order;
 mod route;
 mod snapshot;
 
-pub use compile::{Place, Problem, compile};
+pub use compile::{Place, Problem, compile, nearest};
 pub use model::{
     AccessLog, Address, BalanceKind, Layer, LogFormat, ProxyProtocol, RequestId, RetryOn,
 };

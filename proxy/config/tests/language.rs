@@ -1,0 +1,178 @@
+//! The language: what is read, and what each mistake is told.
+
+use onehop_config::{Failure, load, parse, schema};
+use onehop_meter::Registry;
+use onehop_plan::compile;
+
+const GOOD: &str = r#"
+[[listener]]
+name = "edge"
+address = "127.0.0.1:8080"
+
+[[route]]
+cluster = "web"
+
+[[cluster]]
+name = "web"
+endpoints = ["127.0.0.1:9000"]
+"#;
+
+/// Everything that is wrong with a text, as the user reads it.
+fn errors(text: &str) -> String {
+    match parse(&[("x.toml".to_owned(), text.to_owned())]) {
+        Err(Failure::Wrong(wrong)) => wrong.iter().map(|wrong| format!("{wrong}\n")).collect(),
+        Err(other) => other.to_string(),
+        Ok(loaded) => match compile(&loaded.model, &Registry::new(1), None) {
+            Ok(_) => String::new(),
+            Err(problems) => problems
+                .iter()
+                .map(|problem| format!("{}\n", loaded.explain(problem)))
+                .collect(),
+        },
+    }
+}
+
+#[test]
+fn a_good_text_compiles() {
+    assert_eq!(errors(GOOD), "");
+}
+
+#[test]
+fn each_mistake_is_placed_and_explained() {
+    let cases = [
+        (
+            "[[listner]]\n",
+            "x.toml:1:3: unknown key \"listner\"",
+            "did you mean \"listener\"?",
+        ),
+        (
+            "[runtime]\ndrain = 5\n",
+            "x.toml:2:9: drain: \"5\" has no unit",
+            "did you mean \"5ms\" or \"5s\"?",
+        ),
+        (
+            "[runtime]\nadmin = \":9901\"\n",
+            "x.toml:2:9: admin \":9901\" is no address",
+            "\"0.0.0.0:9901\"",
+        ),
+        (
+            "[runtime]\nworkers = -1\n",
+            "x.toml:2:11: workers is out of range",
+            "",
+        ),
+        (
+            "[runtime]\nworkers = \"two\"\n",
+            "x.toml:2:11: workers must be a number, not a text",
+            "",
+        ),
+        ("x = \n", "x.toml:1:", ""),
+        (
+            "[[cluster]]\nname = \"c\"\nendpoints = [\"http://a:80/\"]\n",
+            "x.toml:3:14: endpoint",
+            "\"a:80\"",
+        ),
+        (
+            "[[cluster]]\nname = \"c\"\nbalance = \"round-robbin\"\nendpoints = [\"a:1\"]\n",
+            "x.toml:3:11: balance cannot be",
+            "did you mean \"round-robin\"?",
+        ),
+    ];
+    for (text, message, hint) in cases {
+        let errors = errors(text);
+        assert!(errors.contains(message), "{text:?} gave\n{errors}");
+        assert!(errors.contains(hint), "{text:?} gave\n{errors}");
+    }
+}
+
+#[test]
+fn each_contradiction_is_placed_and_explained() {
+    let with = |more: &str| format!("{GOOD}{more}");
+    let cases = [
+        (
+            GOOD.replace("cluster = \"web\"", "cluster = \"wed\""),
+            "x.toml:7:11: there is no cluster \"wed\"",
+            "did you mean \"web\"?",
+        ),
+        (
+            with("[[listener]]\nname = \"b\"\naddress = \"0.0.0.0:8080\"\n"),
+            "overlaps with that of listener \"edge\"",
+            "",
+        ),
+        (
+            with("[[cluster]]\nname = \"web\"\nendpoints = [\"a:1\"]\n"),
+            "two clusters named \"web\"",
+            "",
+        ),
+        (
+            with("[[cluster]]\nname = \"none\"\n"),
+            "cluster \"none\" has no endpoints",
+            "",
+        ),
+        (
+            with("[[route]]\nname = \"twin\"\ncluster = \"web\"\n"),
+            "route \"twin\" matches exactly what \"route-1\" matches",
+            "",
+        ),
+        (
+            with("[[route]]\npath = { prefix = \"api\" }\ncluster = \"web\"\n"),
+            "does not begin with a slash",
+            "\"/api\"",
+        ),
+        (
+            with("[[route]]\nhost = \"http://a\"\ncluster = \"web\"\n"),
+            "more than a name",
+            "",
+        ),
+        (
+            with(
+                "[[route]]\npath = { exact = \"/x\" }\nsplit = [{ cluster = \"web\", weight = 0 }]\n",
+            ),
+            "every weight is zero",
+            "",
+        ),
+        (
+            with("[[route]]\npath = { exact = \"/x\" }\ncluster = \"web\"\nupgrade = [\"h2c\"]\n"),
+            "h2c is never forwarded",
+            "",
+        ),
+        (
+            with("[[listener]]\nname = \"t\"\naddress = \"127.0.0.1:1\"\nlayer = \"tcp\"\n"),
+            "a TCP listener needs a cluster",
+            "",
+        ),
+    ];
+    for (text, message, hint) in cases {
+        let errors = errors(&text);
+        assert!(errors.contains(message), "{text}\ngave\n{errors}");
+        assert!(errors.contains(hint), "{text}\ngave\n{errors}");
+    }
+}
+
+#[test]
+fn the_schema_names_every_table() {
+    let schema = schema();
+    for table in ["runtime", "access_log", "listener", "route", "cluster"] {
+        assert!(schema["properties"][table].is_object(), "{table}");
+    }
+    assert!(schema["properties"]["listener"]["items"]["properties"]["header_timeout"].is_object());
+}
+
+#[test]
+fn every_example_compiles() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("readable").path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            let loaded = load(&path).unwrap_or_else(|failure| panic!("{failure}"));
+            if let Err(problems) = compile(&loaded.model, &Registry::new(2), None) {
+                panic!("{}: {:?}", path.display(), problems);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "only {seen} examples");
+}

@@ -19,6 +19,7 @@ pub use diagnostic::Diagnostic;
 pub use reader::Positions;
 pub use role::gateway;
 pub use schema::schema;
+pub use units::duration;
 
 /// A configuration that was read, and where its parts stand.
 #[derive(Debug)]

@@ -54,3 +54,11 @@ pub fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
+
+/// Where a socket listens.
+pub fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
+    socket2::SockRef::from(socket)
+        .local_addr()
+        .ok()?
+        .as_socket()
+}

@@ -4,6 +4,7 @@
 
 pub mod buf;
 pub mod duplex;
+pub mod handoff;
 pub mod listen;
 pub mod process;
 pub mod ring;

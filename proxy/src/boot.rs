@@ -44,12 +44,7 @@ pub fn check(path: &Path) -> Result<(), String> {
 }
 
 fn explain(problems: &[onehop_plan::Problem], loaded: Option<&Loaded>) -> String {
-    let one = |problem| {
-        loaded.map_or_else(
-            || format!("{problem}"),
-            |loaded| loaded.explain(problem).to_string(),
-        )
-    };
+    let one = |problem| loaded.map_or_else(|| format!("{problem}"), |loaded| loaded.explain(problem).to_string());
     problems.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
@@ -58,35 +53,21 @@ pub fn gateway(arguments: &Gateway) -> Result<(), String> {
     let (mut model, loaded, source) = match (&arguments.config, arguments.listen) {
         (Some(path), _) => {
             let loaded = onehop_config::load(path).map_err(|failure| failure.to_string())?;
-            (
-                loaded.model.clone(),
-                Some(loaded),
-                Source::Path(path.clone()),
-            )
+            (loaded.model.clone(), Some(loaded), Source::Path(path.clone()))
         }
-        (None, Some(listen)) => (
-            onehop_config::gateway(listen, &arguments.to)?,
-            None,
-            Source::Fixed,
-        ),
+        (None, Some(listen)) => (onehop_config::gateway(listen, &arguments.to)?, None, Source::Fixed),
         (None, None) => {
-            return Err(
-                "onehop gateway needs --config FILE, or --listen ADDRESS --to ADDRESS".to_owned(),
-            );
+            return Err("onehop gateway needs --config FILE, or --listen ADDRESS --to ADDRESS".to_owned());
         }
     };
     if let Some(text) = &arguments.busy_poll {
-        model.runtime.busy_poll = onehop_config::duration(text)
-            .map_err(|(message, hint)| format!("--busy-poll {message}: {hint}"))?;
+        model.runtime.busy_poll =
+            onehop_config::duration(text).map_err(|(message, hint)| format!("--busy-poll {message}: {hint}"))?;
     }
     model.runtime.admin = arguments.admin.or(model.runtime.admin);
     model.runtime.workers = arguments.workers.or(model.runtime.workers);
     let first_rung = rung(&arguments.rung)?;
-    let inherited = if arguments.takeover {
-        Some(inherit(model.runtime.takeover.as_deref())?)
-    } else {
-        None
-    };
+    let inherited = if arguments.takeover { Some(inherit(model.runtime.takeover.as_deref())?) } else { None };
     run(&model, loaded.as_ref(), source, first_rung, inherited)
 }
 
@@ -96,22 +77,15 @@ fn rung(name: &str) -> Result<Rung, String> {
         "cooperative" => Ok(Rung::Cooperative),
         "plain" => Ok(Rung::Plain),
         "epoll" => Ok(Rung::Epoll),
-        other => Err(format!(
-            "--rung cannot be \"{other}\": it is deferred, cooperative, plain or epoll"
-        )),
+        other => Err(format!("--rung cannot be \"{other}\": it is deferred, cooperative, plain or epoll")),
     }
 }
 
 fn inherit(path: Option<&Path>) -> Result<Inherited, String> {
-    let path = path.ok_or(
-        "--takeover needs the path of the running instance's socket: [runtime] takeover = \"PATH\"",
-    )?;
-    onehop_agent::inherit(path).map_err(|error| {
-        format!(
-            "no running instance hands its sockets over at {}: {error}",
-            path.display()
-        )
-    })
+    let path =
+        path.ok_or("--takeover needs the path of the running instance's socket: [runtime] takeover = \"PATH\"")?;
+    onehop_agent::inherit(path)
+        .map_err(|error| format!("no running instance hands its sockets over at {}: {error}", path.display()))
 }
 
 /// As many workers as the affinity mask and the CPU quota allow.
@@ -126,9 +100,7 @@ fn cpu_quota() -> Option<usize> {
     let text = std::fs::read_to_string("/sys/fs/cgroup/cpu.max").ok()?;
     let mut words = text.split_whitespace();
     let (quota, period): (u64, u64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    usize::try_from(quota.div_ceil(period.max(1)))
-        .ok()
-        .filter(|cpus| *cpus > 0)
+    usize::try_from(quota.div_ceil(period.max(1))).ok().filter(|cpus| *cpus > 0)
 }
 
 /// What one core is started with, but for what all share.
@@ -146,8 +118,8 @@ pub fn run(
     first_rung: Rung,
     inherited: Option<Inherited>,
 ) -> Result<(), String> {
-    let files = onehop_net::raise_open_files()
-        .map_err(|error| format!("the open-file limit cannot be raised: {error}"))?;
+    let files =
+        onehop_net::raise_open_files().map_err(|error| format!("the open-file limit cannot be raised: {error}"))?;
     if files < FEW_FILES {
         eprintln!(
             "onehop: only {files} files may be open: each proxied connection takes two; raise the hard limit (ulimit -Hn)"
@@ -155,14 +127,8 @@ pub fn run(
     }
     let workers = worker_count(model);
     let registry = Registry::new(workers);
-    registry.set_reject_names(
-        onehop_wire::http1::Reject::ALL
-            .iter()
-            .map(|reject| reject.reason())
-            .collect(),
-    );
-    let no_descriptors =
-        |error: std::io::Error| format!("the cores' mailboxes cannot be made: {error}");
+    registry.set_reject_names(onehop_wire::http1::Reject::ALL.iter().map(|reject| reject.reason()).collect());
+    let no_descriptors = |error: std::io::Error| format!("the cores' mailboxes cannot be made: {error}");
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
     for _ in 0..workers {
         let (sender, receiver) = mailbox().map_err(no_descriptors)?;
@@ -176,35 +142,23 @@ pub fn run(
     };
     let admin_at = passed.iter().position(|(name, _)| name == ADMIN);
     let passed_admin = admin_at.map(|at| passed.swap_remove(at).1);
-    let (snapshot, sockets) = publisher
-        .first(model, passed)
-        .map_err(|refused| match &refused {
-            Refused::Problems(problems) => explain(problems, loaded),
-            Refused::Bind { .. } => refused.to_string(),
-        })?;
+    let (snapshot, sockets) = publisher.first(model, passed).map_err(|refused| match &refused {
+        Refused::Problems(problems) => explain(problems, loaded),
+        Refused::Bind { .. } => refused.to_string(),
+    })?;
     let admin = admin_socket(model.runtime.admin, passed_admin)?;
-    let queues: Vec<_> = (0..workers)
-        .map(|_| Arc::new(ArrayQueue::new(ACCESS_QUEUE)))
-        .collect();
-    let parts =
-        receivers
-            .into_iter()
-            .zip(&queues)
-            .zip(sockets)
-            .map(|((mailbox, access), sockets)| CorePart {
-                mailbox,
-                access: access.clone(),
-                sockets,
-            });
+    let queues: Vec<_> = (0..workers).map(|_| Arc::new(ArrayQueue::new(ACCESS_QUEUE))).collect();
+    let parts = receivers.into_iter().zip(&queues).zip(sockets).map(|((mailbox, access), sockets)| CorePart {
+        mailbox,
+        access: access.clone(),
+        sockets,
+    });
     let (threads, rung) = start_cores(model, &registry, &snapshot, parts.collect(), first_rung)?;
-    let log = Log::start(queues, registry.clone())
-        .map_err(|error| format!("the log's thread cannot be started: {error}"))?;
+    let log =
+        Log::start(queues, registry.clone()).map_err(|error| format!("the log's thread cannot be started: {error}"))?;
     announce(&publisher, model, workers, rung, &registry);
     let waiting = std::thread::spawn(move || {
-        let failed = threads
-            .into_iter()
-            .filter_map(|thread| thread.join().err())
-            .count();
+        let failed = threads.into_iter().filter_map(|thread| thread.join().err()).count();
         onehop_agent::cores_have_ended();
         failed
     });
@@ -225,19 +179,12 @@ fn serve(
 ) -> Result<(), String> {
     // With a predecessor, the path is free only once it has let go.
     if let Some(predecessor) = predecessor {
-        predecessor.serving().map_err(|error| {
-            format!("the running instance did not let go of its sockets: {error}")
-        })?;
+        predecessor
+            .serving()
+            .map_err(|error| format!("the running instance did not let go of its sockets: {error}"))?;
     }
     let takeover: Option<PathBuf> = model.runtime.takeover.clone();
-    let agent = Agent {
-        publisher,
-        source,
-        log,
-        admin,
-        takeover,
-        drain: model.runtime.drain,
-    };
+    let agent = Agent { publisher, source, log, admin, takeover, drain: model.runtime.drain };
     let (_, log) = onehop_agent::run(agent, |admin| {
         if let Some(admin) = admin {
             println!("admin http://{admin}");
@@ -249,10 +196,7 @@ fn serve(
     Ok(())
 }
 
-fn admin_socket(
-    address: Option<SocketAddr>,
-    passed: Option<OwnedFd>,
-) -> Result<Option<OwnedFd>, String> {
+fn admin_socket(address: Option<SocketAddr>, passed: Option<OwnedFd>) -> Result<Option<OwnedFd>, String> {
     let Some(address) = address else {
         return Ok(None);
     };
@@ -260,9 +204,7 @@ fn admin_socket(
         return Ok(Some(passed));
     }
     let bound = onehop_net::bind(&address, true);
-    bound
-        .map(Some)
-        .map_err(|error| format!("the admin endpoint cannot listen on {address}: {error}"))
+    bound.map(Some).map_err(|error| format!("the admin endpoint cannot listen on {address}: {error}"))
 }
 
 type Cores = Vec<std::thread::JoinHandle<()>>;
@@ -279,14 +221,9 @@ fn start_cores(
     let (started, hears) = channel::<Result<Rung, String>>();
     let mut threads = Vec::new();
     for (core, part) in parts.into_iter().enumerate() {
-        let cpu = (!model.runtime.cpus.is_empty())
-            .then(|| model.runtime.cpus[core % model.runtime.cpus.len()]);
+        let cpu = (!model.runtime.cpus.is_empty()).then(|| model.runtime.cpus[core % model.runtime.cpus.len()]);
         let start = Start {
-            options: Options {
-                cpu,
-                first_rung,
-                busy_poll: model.runtime.busy_poll,
-            },
+            options: Options { cpu, first_rung, busy_poll: model.runtime.busy_poll },
             outfit: Outfit {
                 core,
                 cores,
@@ -300,26 +237,18 @@ fn start_cores(
             mailbox: part.mailbox,
         };
         let started = started.clone();
-        let thread = std::thread::Builder::new()
-            .name(format!("onehop-{core}"))
-            .spawn(move || {
-                let failed = started.clone();
-                if let Err(error) =
-                    onehop_worker::run(start, move |rung| drop(started.send(Ok(rung))))
-                {
-                    // Heard at the start; later the core is gone and its heartbeat says so.
-                    let _ = failed.send(Err(format!("core {core} cannot run: {error}")));
-                }
-            });
-        threads.push(
-            thread.map_err(|error| format!("core {core}: no thread can be started: {error}"))?,
-        );
+        let thread = std::thread::Builder::new().name(format!("onehop-{core}")).spawn(move || {
+            let failed = started.clone();
+            if let Err(error) = onehop_worker::run(start, move |rung| drop(started.send(Ok(rung)))) {
+                // Heard at the start; later the core is gone and its heartbeat says so.
+                let _ = failed.send(Err(format!("core {core} cannot run: {error}")));
+            }
+        });
+        threads.push(thread.map_err(|error| format!("core {core}: no thread can be started: {error}"))?);
     }
     let mut worst = Rung::Deferred;
     for _ in 0..cores {
-        let rung = hears
-            .recv()
-            .map_err(|_| "a core ended before it served".to_owned())??;
+        let rung = hears.recv().map_err(|_| "a core ended before it served".to_owned())??;
         worst = worst.max(rung);
     }
     Ok((threads, worst))
@@ -347,11 +276,7 @@ fn announce(publisher: &Publisher, model: &Model, workers: usize, rung: Rung, re
         model.runtime.busy_poll
     );
     for (name, address) in publisher.addresses() {
-        let layer = model
-            .listeners
-            .iter()
-            .find(|listener| listener.name == name)
-            .map(|listener| listener.layer);
+        let layer = model.listeners.iter().find(|listener| listener.name == name).map(|listener| listener.layer);
         let layer = match layer {
             Some(onehop_plan::Layer::Tcp) => "tcp",
             Some(onehop_plan::Layer::Sniff) => "sniff",

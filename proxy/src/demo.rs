@@ -13,39 +13,27 @@ const ADMIN: &str = "127.0.0.1:9901";
 
 /// Runs it.
 pub fn run(requests: u64) -> Result<(), String> {
-    let origin = TcpListener::bind("127.0.0.1:0")
-        .map_err(|error| format!("the demo's origin cannot listen: {error}"))?;
+    let origin =
+        TcpListener::bind("127.0.0.1:0").map_err(|error| format!("the demo's origin cannot listen: {error}"))?;
     let origin_at = origin.local_addr().map_err(|error| error.to_string())?;
     std::thread::spawn(move || serve_origin(&origin));
     let free = |wanted: &str| -> SocketAddr {
         // The well-known port where it is free, any other where it is not.
-        let wanted: SocketAddr = wanted
-            .parse()
-            .unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
-        if TcpListener::bind(wanted).is_ok() {
-            wanted
-        } else {
-            SocketAddr::from(([127, 0, 0, 1], 0))
-        }
+        let wanted: SocketAddr = wanted.parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
+        if TcpListener::bind(wanted).is_ok() { wanted } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
     };
     let mut model = onehop_config::gateway(free(GATEWAY), &[origin_at.to_string()])?;
     model.runtime.admin = Some(free(ADMIN));
     model.listeners[0].http.server_timing = true;
-    let records =
-        records_pipe().map_err(|error| format!("the demo's pipe cannot be made: {error}"))?;
+    let records = records_pipe().map_err(|error| format!("the demo's pipe cannot be made: {error}"))?;
     model.access_log = Some(AccessLog {
         path: Some(records.clone()),
-        format: LogFormat::Template(
-            "{method} {path} {status} {hop_ns} {upstream_wait_ns} {total_ns}".to_owned(),
-        ),
+        format: LogFormat::Template("{method} {path} {status} {hop_ns} {upstream_wait_ns} {total_ns}".to_owned()),
     });
     std::thread::spawn(move || tell(&records, requests));
     println!("An origin on {origin_at}, and Onehop in front of it. Try, in another terminal:");
     println!("  curl -i http://{}/hello", model.listeners[0].address);
-    println!(
-        "  curl -s http://{}/hello?[1-1000] -o /dev/null",
-        model.listeners[0].address
-    );
+    println!("  curl -s http://{}/hello?[1-1000] -o /dev/null", model.listeners[0].address);
     if let Some(admin) = model.runtime.admin {
         println!("  curl http://{admin}/metrics | grep onehop_hop_seconds");
     }
@@ -61,11 +49,7 @@ fn records_pipe() -> std::io::Result<PathBuf> {
 }
 
 fn tell(path: &PathBuf, requests: u64) {
-    let Ok(pipe) = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-    else {
+    let Ok(pipe) = std::fs::OpenOptions::new().read(true).write(true).open(path) else {
         return;
     };
     // Both ends are open now: the name is no longer needed once the log has opened it, and the log opens it at once.
@@ -123,11 +107,8 @@ fn serve_connection(stream: TcpStream) -> std::io::Result<()> {
         std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink())?;
         let body = format!("Hello from the origin: {request}\n");
         writer.write_all(
-            format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            )
-            .as_bytes(),
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                .as_bytes(),
         )?;
     }
 }

@@ -1,1 +1,19 @@
-//! End-to-end behaviours against the real binaries, and the kit they share.
+//! The kit that the behaviours share: it builds the binary once, runs it on free ports, plays origins and clients
+//! byte by byte, and stops what it started. No test waits by sleeping: everything waits for an event, with a bound.
+
+mod client;
+mod origin;
+mod proxy;
+
+pub use client::{Client, Response};
+pub use origin::{Connection, Origin};
+pub use proxy::{Proxy, binary, folder};
+
+/// Waits until something holds, looking again and again; panics with the text after ten seconds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !holds() {
+        assert!(std::time::Instant::now() < until, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}

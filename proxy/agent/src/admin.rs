@@ -69,20 +69,14 @@ pub fn start(socket: OwnedFd, shared: Shared) -> std::io::Result<Served> {
             tokio::spawn(async move {
                 let service = service_fn(move |request| answer(request, shared.clone()));
                 let mut server = hyper::server::conn::http1::Builder::new();
-                server
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(Duration::from_secs(10));
+                server.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
                 // A client that breaks off is its own affair.
                 let _ = server.serve_connection(TokioIo::new(stream), service).await;
                 drop(place);
             });
         }
     });
-    Ok(Served {
-        address,
-        socket,
-        task,
-    })
+    Ok(Served { address, socket, task })
 }
 
 type Reply = Response<Full<Bytes>>;
@@ -90,10 +84,7 @@ type Reply = Response<Full<Bytes>>;
 fn reply(status: StatusCode, kind: &'static str, body: String) -> Reply {
     let mut reply = Response::new(Full::new(Bytes::from(body)));
     *reply.status_mut() = status;
-    reply.headers_mut().insert(
-        "content-type",
-        hyper::header::HeaderValue::from_static(kind),
-    );
+    reply.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static(kind));
     reply
 }
 
@@ -108,11 +99,7 @@ async fn answer(request: Request<Incoming>, shared: Shared) -> Result<Reply, Inf
         (&Method::GET | &Method::HEAD, "/ready") => health(unready(&shared)),
         (&Method::GET | &Method::HEAD, "/metrics") => {
             let registry = lock(&shared).publisher.registry().clone();
-            reply(
-                StatusCode::OK,
-                "text/plain; version=0.0.4; charset=utf-8",
-                registry.scrape(),
-            )
+            reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", registry.scrape())
         }
         (&Method::GET | &Method::HEAD, "/config") => json_reply(&config(&shared)),
         (&Method::GET | &Method::HEAD, "/clusters") => json_reply(&clusters(&shared)),
@@ -120,22 +107,12 @@ async fn answer(request: Request<Incoming>, shared: Shared) -> Result<Reply, Inf
             let listed = tokio::task::spawn_blocking(move || connections(&shared)).await;
             json_reply(&listed.unwrap_or(Value::Null))
         }
-        (&Method::POST, "/clusters/drain" | "/clusters/restore") => drain_endpoint(
-            &shared,
-            request.uri().query().unwrap_or(""),
-            path.ends_with("drain"),
-        ),
-        (&Method::GET | &Method::HEAD, "/") => {
-            reply(StatusCode::OK, "text/plain", INDEX.to_owned())
+        (&Method::POST, "/clusters/drain" | "/clusters/restore") => {
+            drain_endpoint(&shared, request.uri().query().unwrap_or(""), path.ends_with("drain"))
         }
-        (&Method::GET | &Method::HEAD, _) => {
-            reply(StatusCode::NOT_FOUND, "text/plain", INDEX.to_owned())
-        }
-        _ => reply(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "text/plain",
-            INDEX.to_owned(),
-        ),
+        (&Method::GET | &Method::HEAD, "/") => reply(StatusCode::OK, "text/plain", INDEX.to_owned()),
+        (&Method::GET | &Method::HEAD, _) => reply(StatusCode::NOT_FOUND, "text/plain", INDEX.to_owned()),
+        _ => reply(StatusCode::METHOD_NOT_ALLOWED, "text/plain", INDEX.to_owned()),
     })
 }
 
@@ -144,27 +121,16 @@ const INDEX: &str = "/live         every core beats\n/ready        every core se
 fn health(trouble: Option<String>) -> Reply {
     match trouble {
         None => reply(StatusCode::OK, "text/plain", "ok\n".to_owned()),
-        Some(why) => reply(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "text/plain",
-            format!("{why}\n"),
-        ),
+        Some(why) => reply(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{why}\n")),
     }
 }
 
 fn stuck(shared: &Shared) -> Option<String> {
     let registry = lock(shared).publisher.registry().clone();
     let now = onehop_net::clock::now();
-    let late =
-        |beat: i64| now.saturating_sub(u64::try_from(beat).unwrap_or(0)) > STUCK.as_nanos() as u64;
-    let stuck = registry
-        .core()
-        .all()
-        .position(|core| late(core.heartbeat_ns.get()))?;
-    Some(format!(
-        "core {stuck} has not beaten for more than {} s",
-        STUCK.as_secs()
-    ))
+    let late = |beat: i64| now.saturating_sub(u64::try_from(beat).unwrap_or(0)) > STUCK.as_nanos() as u64;
+    let stuck = registry.core().all().position(|core| late(core.heartbeat_ns.get()))?;
+    Some(format!("core {stuck} has not beaten for more than {} s", STUCK.as_secs()))
 }
 
 fn unready(shared: &Shared) -> Option<String> {
@@ -172,24 +138,14 @@ fn unready(shared: &Shared) -> Option<String> {
         return Some("draining".to_owned());
     }
     let registry = lock(shared).publisher.registry().clone();
-    let idle = registry
-        .core()
-        .all()
-        .position(|core| core.snapshot_generation.get() == 0);
-    idle.map(|core| format!("core {core} does not serve yet"))
-        .or_else(|| stuck(shared))
+    let idle = registry.core().all().position(|core| core.snapshot_generation.get() == 0);
+    idle.map(|core| format!("core {core} does not serve yet")).or_else(|| stuck(shared))
 }
 
 fn config(shared: &Shared) -> Value {
     let status = lock(shared);
     let snapshot: Option<&Arc<Snapshot>> = status.publisher.snapshot();
-    let cores: Vec<i64> = status
-        .publisher
-        .registry()
-        .core()
-        .all()
-        .map(|core| core.snapshot_generation.get())
-        .collect();
+    let cores: Vec<i64> = status.publisher.registry().core().all().map(|core| core.snapshot_generation.get()).collect();
     json!({
         "source": status.source,
         "generation": snapshot.map(|snapshot| snapshot.generation),
@@ -238,10 +194,7 @@ fn connections(shared: &Shared) -> Value {
     let (reply, answers) = sync_channel(cores.len().max(1));
     for core in &cores {
         // A full mailbox shows below as a core that does not answer.
-        let _ = core.send(Order::Connections {
-            reply: reply.clone(),
-            limit: LISTED,
-        });
+        let _ = core.send(Order::Connections { reply: reply.clone(), limit: LISTED });
     }
     drop(reply);
     let until = Instant::now() + ANSWER;
@@ -267,12 +220,7 @@ fn connections(shared: &Shared) -> Value {
 }
 
 fn drain_endpoint(shared: &Shared, query: &str, drain: bool) -> Reply {
-    let value = |name: &str| {
-        query
-            .split('&')
-            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
-            .unwrap_or("")
-    };
+    let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap_or("");
     let (cluster, endpoint) = (value("cluster"), value("endpoint"));
     let Some(snapshot) = lock(shared).publisher.snapshot().cloned() else {
         return reply(StatusCode::NOT_FOUND, "text/plain", String::new());

@@ -32,50 +32,31 @@ impl Names {
                 "onehop: the system's resolver configuration cannot be used, names come from /etc/hosts alone: {error}"
             );
         }
-        Names {
-            resolver: built.ok(),
-            due: HashMap::new(),
-            known: HashMap::new(),
-        }
+        Names { resolver: built.ok(), due: HashMap::new(), known: HashMap::new() }
     }
 
     /// Resolves what is due; returns the names whose addresses changed.
-    pub async fn refresh(
-        &mut self,
-        snapshot: &Snapshot,
-        registry: &Registry,
-    ) -> HashMap<String, Vec<IpAddr>> {
-        let wanted: BTreeSet<&String> = snapshot
-            .clusters
-            .iter()
-            .flat_map(|cluster| cluster.names.iter().map(|(name, _, _)| name))
-            .collect();
+    pub async fn refresh(&mut self, snapshot: &Snapshot, registry: &Registry) -> HashMap<String, Vec<IpAddr>> {
+        let wanted: BTreeSet<&String> =
+            snapshot.clusters.iter().flat_map(|cluster| cluster.names.iter().map(|(name, _, _)| name)).collect();
         self.due.retain(|name, _| wanted.contains(name));
         let now = Instant::now();
-        let due: Vec<String> = wanted
-            .into_iter()
-            .filter(|name| self.due.get(*name).is_none_or(|due| *due <= now))
-            .cloned()
-            .collect();
+        let due: Vec<String> =
+            wanted.into_iter().filter(|name| self.due.get(*name).is_none_or(|due| *due <= now)).cloned().collect();
         let mut changed = HashMap::new();
         for name in due {
             match self.lookup(&name).await {
                 Ok((mut addresses, until)) => {
                     addresses.sort();
                     addresses.dedup();
-                    self.due
-                        .insert(name.clone(), until.clamp(now + SHORTEST, now + LONGEST));
+                    self.due.insert(name.clone(), until.clamp(now + SHORTEST, now + LONGEST));
                     if self.known.get(&name) != Some(&addresses) {
                         self.known.insert(name.clone(), addresses.clone());
                         changed.insert(name, addresses);
                     }
                 }
                 Err(error) => {
-                    registry.add(
-                        "onehop_dns_failures_total",
-                        "Names that could not be resolved.",
-                        1.0,
-                    );
+                    registry.add("onehop_dns_failures_total", "Names that could not be resolved.", 1.0);
                     if !self.due.contains_key(&name) {
                         eprintln!(
                             "onehop: \"{name}\" cannot be resolved: {error}; trying again every {} s",
@@ -95,14 +76,8 @@ impl Names {
         }
         let resolver = self.resolver.as_ref().ok_or("no resolver")?;
         let found = tokio::time::timeout(LOOKUP, resolver.lookup_ip(name)).await;
-        let found = found
-            .map_err(|_| "no answer in time".to_owned())?
-            .map_err(|error| error.to_string())?;
+        let found = found.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
         let addresses: Vec<IpAddr> = found.iter().collect();
-        if addresses.is_empty() {
-            Err("it has no addresses".to_owned())
-        } else {
-            Ok((addresses, found.valid_until()))
-        }
+        if addresses.is_empty() { Err("it has no addresses".to_owned()) } else { Ok((addresses, found.valid_until())) }
     }
 }

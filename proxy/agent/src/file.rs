@@ -14,13 +14,7 @@ fn fingerprint(path: &Path) -> Fingerprint {
     let files = onehop_config::files(path).unwrap_or_default();
     let print = |file: PathBuf| {
         let data = std::fs::metadata(&file).ok()?;
-        Some((
-            file,
-            data.ino(),
-            data.mtime(),
-            data.mtime_nsec(),
-            data.size(),
-        ))
+        Some((file, data.ino(), data.mtime(), data.mtime_nsec(), data.size()))
     };
     files.into_iter().filter_map(print).collect()
 }
@@ -36,11 +30,7 @@ impl Watch {
     /// From what is there now.
     pub fn new(path: &Path) -> Watch {
         let now = fingerprint(path);
-        Watch {
-            path: path.to_owned(),
-            loaded: now.clone(),
-            last: now,
-        }
+        Watch { path: path.to_owned(), loaded: now.clone(), last: now }
     }
 
     /// The path.
@@ -90,10 +80,7 @@ mod tests {
         assert!(!watch.look());
         assert!(watch.look());
         std::fs::remove_file(&path).expect("removes");
-        assert!(
-            !watch.look() && !watch.look(),
-            "a missing file is no configuration"
-        );
+        assert!(!watch.look() && !watch.look(), "a missing file is no configuration");
         std::fs::remove_dir_all(&folder).expect("cleans up");
     }
 }

@@ -45,19 +45,12 @@ impl Log {
         let thread = std::thread::Builder::new()
             .name("onehop-log".to_owned())
             .spawn(move || run(&theirs, &queues, &registry))?;
-        Ok(Log {
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Log { shared, thread: Some(thread) })
     }
 
     /// Writes there from now on; opens the file anew, also after a rotation.
     pub fn open(&self, wanted: Option<AccessLog>) {
-        *self
-            .shared
-            .wanted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = wanted;
+        *self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
         self.shared.changed.store(true, Ordering::Release);
     }
 
@@ -94,11 +87,7 @@ impl Writer {
             Some(path) => match OpenOptions::new().append(true).create(true).open(&path) {
                 Ok(file) => Sink::File(file),
                 Err(error) => {
-                    self.fail(
-                        1,
-                        &format!("{} cannot be opened: {error}", path.display()),
-                        registry,
-                    );
+                    self.fail(1, &format!("{} cannot be opened: {error}", path.display()), registry);
                     Sink::Nowhere
                 }
             },
@@ -116,10 +105,7 @@ impl Writer {
         }
         let written = match &mut self.sink {
             Sink::Nowhere => return,
-            Sink::Output(output) => output
-                .lock()
-                .write_all(text.as_bytes())
-                .and_then(|()| output.flush()),
+            Sink::Output(output) => output.lock().write_all(text.as_bytes()).and_then(|()| output.flush()),
             Sink::File(file) => file.write_all(text.as_bytes()),
         };
         if let Err(error) = written {
@@ -128,11 +114,7 @@ impl Writer {
     }
 
     fn fail(&mut self, records: usize, why: &str, registry: &Registry) {
-        registry.add(
-            "onehop_access_records_failed_total",
-            "Access records that could not be written.",
-            records as f64,
-        );
+        registry.add("onehop_access_records_failed_total", "Access records that could not be written.", records as f64);
         if self.told.is_none_or(|told| told.elapsed() >= TELL) {
             self.told = Some(Instant::now());
             eprintln!("onehop: access records are lost: {why}");
@@ -141,20 +123,12 @@ impl Writer {
 }
 
 fn run(shared: &Shared, queues: &Queues, registry: &Registry) {
-    let mut writer = Writer {
-        sink: Sink::Nowhere,
-        format: LogFormat::Json,
-        told: None,
-    };
+    let mut writer = Writer { sink: Sink::Nowhere, format: LogFormat::Json, told: None };
     let mut batch = Vec::new();
     loop {
         let stopping = shared.stop.load(Ordering::Acquire);
         if shared.changed.swap(false, Ordering::AcqRel) {
-            let wanted = shared
-                .wanted
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
+            let wanted = shared.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
             writer.open(wanted, registry);
         }
         for queue in queues {
@@ -183,22 +157,14 @@ pub fn timestamp(time: SystemTime) -> String {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
-    let month = if month_shifted < 10 {
-        month_shifted + 3
-    } else {
-        month_shifted - 9
-    };
+    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
-        since.subsec_millis()
-    )
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
 }
 
 fn json_line(out: &mut String, record: &AccessRecord) {
@@ -243,21 +209,14 @@ fn template_line(out: &mut String, template: &str, record: &AccessRecord) {
 
 /// One field of a template. What a client wrote is escaped, so that it cannot forge a line.
 fn field(out: &mut String, name: &str, record: &AccessRecord) {
-    let text = |text: Option<&str>| {
-        text.filter(|text| !text.is_empty())
-            .unwrap_or("-")
-            .escape_default()
-            .to_string()
-    };
+    let text = |text: Option<&str>| text.filter(|text| !text.is_empty()).unwrap_or("-").escape_default().to_string();
     let value = match name {
         "time" => timestamp(record.time),
         "listener" => record.listener.to_string(),
         "route" => text(record.route.as_deref()),
         "cluster" => text(record.cluster.as_deref()),
         "endpoint" => text(record.endpoint.as_deref()),
-        "peer" => record
-            .peer
-            .map_or_else(|| "-".to_owned(), |peer| peer.to_string()),
+        "peer" => record.peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string()),
         "method" => text(Some(&record.method)),
         "host" => text(Some(&record.host)),
         "path" => text(Some(&record.path)),
@@ -315,9 +274,6 @@ mod tests {
         let mut line = String::new();
         json_line(&mut line, &record());
         assert!(!line.contains('\n'));
-        assert_eq!(
-            serde_json::from_str::<serde_json::Value>(&line).expect("JSON")["path"],
-            "/x\ny\""
-        );
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).expect("JSON")["path"], "/x\ny\"");
     }
 }

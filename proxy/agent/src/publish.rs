@@ -32,21 +32,12 @@ pub enum Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::Problems(problems) => {
-                problems.iter().enumerate().try_for_each(|(at, problem)| {
-                    let separator = if at == 0 { "" } else { "\n" };
-                    write!(f, "{separator}{problem}")
-                })
-            }
-            Refused::Bind {
-                listener,
-                address,
-                error,
-            } => {
-                write!(
-                    f,
-                    "listener \"{listener}\" cannot listen on {address}: {error}"
-                )?;
+            Refused::Problems(problems) => problems.iter().enumerate().try_for_each(|(at, problem)| {
+                let separator = if at == 0 { "" } else { "\n" };
+                write!(f, "{separator}{problem}")
+            }),
+            Refused::Bind { listener, address, error } => {
+                write!(f, "listener \"{listener}\" cannot listen on {address}: {error}")?;
                 match error.kind() {
                     std::io::ErrorKind::AddrInUse => {
                         f.write_str("\n  help: another process listens there; stop it, choose another port, or take its sockets over with --takeover")
@@ -83,13 +74,7 @@ pub type FirstSockets = Vec<Vec<Socket>>;
 impl Publisher {
     /// For so many cores as there are mailboxes.
     pub fn new(registry: Arc<Registry>, cores: Vec<Sender<Order>>) -> Publisher {
-        Publisher {
-            registry,
-            cores,
-            bound: BTreeMap::new(),
-            snapshot: None,
-            resolved: HashMap::new(),
-        }
+        Publisher { registry, cores, bound: BTreeMap::new(), snapshot: None, resolved: HashMap::new() }
     }
 
     /// The snapshot in force.
@@ -109,9 +94,7 @@ impl Publisher {
 
     /// The listeners and where they really listen.
     pub fn addresses(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
-        self.bound
-            .iter()
-            .map(|(name, bound)| (name.as_str(), bound.actual))
+        self.bound.iter().map(|(name, bound)| (name.as_str(), bound.actual))
     }
 
     /// The first model: returns what each core starts with.
@@ -136,35 +119,19 @@ impl Publisher {
     /// # Errors
     /// Why it cannot be; then everything goes on as before.
     pub fn publish(&mut self, model: &Model) -> Result<(), Refused> {
-        let compiled =
-            compile(model, &self.registry, self.snapshot.as_deref()).map_err(Refused::Problems)?;
+        let compiled = compile(model, &self.registry, self.snapshot.as_deref()).map_err(Refused::Problems)?;
         let fresh = self.bind(model, Vec::new())?;
         let mut sockets = copies(&fresh, self.cores.len())?;
         let mut snapshot = compiled;
-        if snapshot
-            .clusters
-            .iter()
-            .any(|cluster| !cluster.names.is_empty())
-        {
+        if snapshot.clusters.iter().any(|cluster| !cluster.names.is_empty()) {
             snapshot = snapshot.with_resolved(&self.resolved, &self.registry, snapshot.generation);
         }
-        self.bound.retain(|name, _| {
-            model
-                .listeners
-                .iter()
-                .any(|listener| listener.name == *name)
-        });
+        self.bound.retain(|name, _| model.listeners.iter().any(|listener| listener.name == *name));
         self.bound.extend(fresh);
         let snapshot = Arc::new(snapshot);
         sockets.reverse();
         for core in &self.cores {
-            self.post(
-                core,
-                Order::Install {
-                    snapshot: snapshot.clone(),
-                    sockets: sockets.pop().unwrap_or_default(),
-                },
-            );
+            self.post(core, Order::Install { snapshot: snapshot.clone(), sockets: sockets.pop().unwrap_or_default() });
         }
         self.snapshot = Some(snapshot);
         self.registry.retire();
@@ -177,27 +144,16 @@ impl Publisher {
         let Some(current) = &self.snapshot else {
             return;
         };
-        let snapshot =
-            Arc::new(current.with_resolved(&self.resolved, &self.registry, current.generation + 1));
+        let snapshot = Arc::new(current.with_resolved(&self.resolved, &self.registry, current.generation + 1));
         for core in &self.cores {
-            self.post(
-                core,
-                Order::Install {
-                    snapshot: snapshot.clone(),
-                    sockets: Vec::new(),
-                },
-            );
+            self.post(core, Order::Install { snapshot: snapshot.clone(), sockets: Vec::new() });
         }
         self.snapshot = Some(snapshot);
     }
 
     fn post(&self, core: &Sender<Order>, order: Order) {
         if core.send(order).is_err() {
-            self.registry.add(
-                "onehop_orders_undelivered_total",
-                "Orders that a stuck core did not take.",
-                1.0,
-            );
+            self.registry.add("onehop_orders_undelivered_total", "Orders that a stuck core did not take.", 1.0);
             eprintln!("onehop: a core does not read its orders: it is stuck");
         }
     }
@@ -214,56 +170,29 @@ impl Publisher {
     pub fn descriptors(&self) -> Vec<(String, RawFd)> {
         let named = |(name, bound): (&String, &Bound)| {
             let name = name.clone();
-            bound
-                .sockets
-                .iter()
-                .map(move |socket| (name.clone(), socket.as_raw_fd()))
-                .collect::<Vec<_>>()
+            bound.sockets.iter().map(move |socket| (name.clone(), socket.as_raw_fd())).collect::<Vec<_>>()
         };
         self.bound.iter().flat_map(named).collect()
     }
 
     /// Binds the listeners that are new or elsewhere than before.
-    fn bind(
-        &self,
-        model: &Model,
-        mut inherited: Vec<(String, OwnedFd)>,
-    ) -> Result<BTreeMap<String, Bound>, Refused> {
+    fn bind(&self, model: &Model, mut inherited: Vec<(String, OwnedFd)>) -> Result<BTreeMap<String, Bound>, Refused> {
         let mut fresh = BTreeMap::new();
         for listener in &model.listeners {
-            if self
-                .bound
-                .get(&listener.name)
-                .is_some_and(|bound| bound.wanted == listener.address)
-            {
+            if self.bound.get(&listener.name).is_some_and(|bound| bound.wanted == listener.address) {
                 continue;
             }
-            let refused = |error| Refused::Bind {
-                listener: listener.name.clone(),
-                address: listener.address,
-                error,
-            };
+            let refused = |error| Refused::Bind { listener: listener.name.clone(), address: listener.address, error };
             let mut sockets: Vec<OwnedFd> = Vec::new();
-            let (ours, rest) = std::mem::take(&mut inherited)
-                .into_iter()
-                .partition(|(name, _)| *name == listener.name);
+            let (ours, rest) = std::mem::take(&mut inherited).into_iter().partition(|(name, _)| *name == listener.name);
             inherited = rest;
             let ours: Vec<(String, OwnedFd)> = ours;
             sockets.extend(
-                ours.into_iter()
-                    .map(|(_, socket)| socket)
-                    .filter(|socket| listens_on(socket, listener.address)),
+                ours.into_iter().map(|(_, socket)| socket).filter(|socket| listens_on(socket, listener.address)),
             );
             // An address of our own under another name is no stranger's.
-            let mut is_ours = !sockets.is_empty()
-                || self
-                    .bound
-                    .values()
-                    .any(|bound| bound.actual == listener.address);
-            let mut address = sockets
-                .first()
-                .and_then(onehop_net::local_address)
-                .unwrap_or(listener.address);
+            let mut is_ours = !sockets.is_empty() || self.bound.values().any(|bound| bound.actual == listener.address);
+            let mut address = sockets.first().and_then(onehop_net::local_address).unwrap_or(listener.address);
             while sockets.len() < self.cores.len().max(1) {
                 let socket = onehop_net::bind(&address, !is_ours).map_err(refused)?;
                 // Port 0: the first socket finds a free port, the others join it.
@@ -271,14 +200,7 @@ impl Publisher {
                 is_ours = true;
                 sockets.push(socket);
             }
-            fresh.insert(
-                listener.name.clone(),
-                Bound {
-                    wanted: listener.address,
-                    actual: address,
-                    sockets,
-                },
-            );
+            fresh.insert(listener.name.clone(), Bound { wanted: listener.address, actual: address, sockets });
         }
         Ok(fresh)
     }
@@ -286,9 +208,7 @@ impl Publisher {
 
 fn listens_on(socket: &OwnedFd, wanted: SocketAddr) -> bool {
     let actual = onehop_net::local_address(socket);
-    actual.is_some_and(|actual| {
-        actual.ip() == wanted.ip() && (wanted.port() == 0 || actual.port() == wanted.port())
-    })
+    actual.is_some_and(|actual| actual.ip() == wanted.ip() && (wanted.port() == 0 || actual.port() == wanted.port()))
 }
 
 /// A copy of every socket for its core; more sockets than cores go round.
@@ -301,10 +221,7 @@ fn copies(bound: &BTreeMap<String, Bound>, cores: usize) -> Result<FirstSockets,
                 address: bound.actual,
                 error,
             })?;
-            sockets[at % cores.max(1)].push(Socket {
-                listener: Arc::from(name.as_str()),
-                fd: copy,
-            });
+            sockets[at % cores.max(1)].push(Socket { listener: Arc::from(name.as_str()), fd: copy });
         }
     }
     Ok(sockets)

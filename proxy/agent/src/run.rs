@@ -70,72 +70,28 @@ pub fn lock(shared: &Shared) -> MutexGuard<'_, Status> {
 ///
 /// # Errors
 /// When the agent's own runtime cannot be built.
-pub fn run(
-    agent: Agent,
-    serving: impl FnOnce(Option<SocketAddr>),
-) -> std::io::Result<(Ended, Log)> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(4)
-        .build()?;
+pub fn run(agent: Agent, serving: impl FnOnce(Option<SocketAddr>)) -> std::io::Result<(Ended, Log)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     runtime.block_on(watch(agent, serving))
 }
 
-async fn watch(
-    agent: Agent,
-    serving: impl FnOnce(Option<SocketAddr>),
-) -> std::io::Result<(Ended, Log)> {
-    let Agent {
-        publisher,
-        source,
-        log,
-        admin,
-        takeover,
-        drain,
-    } = agent;
-    log.open(
-        publisher
-            .snapshot()
-            .and_then(|snapshot| snapshot.access_log.clone()),
-    );
-    publisher.registry().set_gauge(
-        "onehop_config_valid",
-        "Whether the configuration read last is in force.",
-        1.0,
-    );
-    publisher.registry().add(
-        "onehop_config_reloads_total",
-        "Configurations taken over.",
-        0.0,
-    );
-    publisher.registry().add(
-        "onehop_config_refused_total",
-        "Configurations refused.",
-        0.0,
-    );
+async fn watch(agent: Agent, serving: impl FnOnce(Option<SocketAddr>)) -> std::io::Result<(Ended, Log)> {
+    let Agent { publisher, source, log, admin, takeover, drain } = agent;
+    log.open(publisher.snapshot().and_then(|snapshot| snapshot.access_log.clone()));
+    publisher.registry().set_gauge("onehop_config_valid", "Whether the configuration read last is in force.", 1.0);
+    publisher.registry().add("onehop_config_reloads_total", "Configurations taken over.", 0.0);
+    publisher.registry().add("onehop_config_refused_total", "Configurations refused.", 0.0);
     let mut files = match &source {
         Source::Path(path) => Some(Watch::new(path)),
         Source::Fixed => None,
     };
-    let shown = files.as_ref().map_or("command line".to_owned(), |files| {
-        files.path().display().to_string()
-    });
-    let shared: Shared = Arc::new(Mutex::new(Status {
-        publisher,
-        draining: false,
-        last_error: None,
-        reloads: 0,
-        source: shown,
-    }));
-    let served = admin
-        .map(|socket| admin::start(socket, shared.clone()))
-        .transpose()?;
+    let shown = files.as_ref().map_or("command line".to_owned(), |files| files.path().display().to_string());
+    let shared: Shared =
+        Arc::new(Mutex::new(Status { publisher, draining: false, last_error: None, reloads: 0, source: shown }));
+    let served = admin.map(|socket| admin::start(socket, shared.clone())).transpose()?;
     let successors = Successors::open(takeover)?;
     let mut endings = Endings::new()?;
-    let (mut hangup, mut reopen) = (
-        signal(SignalKind::hangup())?,
-        signal(SignalKind::user_defined1())?,
-    );
+    let (mut hangup, mut reopen) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
     let mut names = Names::new();
     serving(served.as_ref().map(|served| served.address));
     let mut tick = tokio::time::interval(LOOK);
@@ -162,10 +118,7 @@ async fn watch(
     status.draining = true;
     status.publisher.drain(drain);
     drop(status);
-    eprintln!(
-        "onehop: draining, for at most {} s; a second signal ends at once",
-        drain.as_secs_f64()
-    );
+    eprintln!("onehop: draining, for at most {} s; a second signal ends at once", drain.as_secs_f64());
     // While the cores drain, this loop has one thing left to do.
     tokio::spawn(async move {
         endings.end().await;
@@ -173,22 +126,16 @@ async fn watch(
         std::process::exit(1);
     });
     // The cores' threads end by themselves; the caller joins them while this runtime goes on.
-    tokio::task::spawn_blocking(wait_for_cores)
-        .await
-        .unwrap_or(());
+    tokio::task::spawn_blocking(wait_for_cores).await.unwrap_or(());
     Ok((Ended::Draining, log))
 }
 
-static CORES_DONE: (Mutex<bool>, std::sync::Condvar) =
-    (Mutex::new(false), std::sync::Condvar::new());
+static CORES_DONE: (Mutex<bool>, std::sync::Condvar) = (Mutex::new(false), std::sync::Condvar::new());
 
 fn wait_for_cores() {
     let mut done = CORES_DONE.0.lock().unwrap_or_else(PoisonError::into_inner);
     while !*done {
-        done = CORES_DONE
-            .1
-            .wait(done)
-            .unwrap_or_else(PoisonError::into_inner);
+        done = CORES_DONE.1.wait(done).unwrap_or_else(PoisonError::into_inner);
     }
 }
 
@@ -200,10 +147,7 @@ struct Endings {
 
 impl Endings {
     fn new() -> std::io::Result<Endings> {
-        Ok(Endings {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Endings { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn end(&mut self) {
@@ -233,42 +177,18 @@ async fn reload(files: &mut Option<Watch>, shared: &Shared, log: &Log) {
         Ok(()) => {
             status.reloads += 1;
             status.last_error = None;
-            registry.add(
-                "onehop_config_reloads_total",
-                "Configurations taken over.",
-                1.0,
-            );
-            registry.set_gauge(
-                "onehop_config_valid",
-                "Whether the configuration read last is in force.",
-                1.0,
-            );
-            log.open(
-                status
-                    .publisher
-                    .snapshot()
-                    .and_then(|snapshot| snapshot.access_log.clone()),
-            );
+            registry.add("onehop_config_reloads_total", "Configurations taken over.", 1.0);
+            registry.set_gauge("onehop_config_valid", "Whether the configuration read last is in force.", 1.0);
+            log.open(status.publisher.snapshot().and_then(|snapshot| snapshot.access_log.clone()));
             eprintln!(
                 "onehop: configuration {} is in force (generation {})",
                 status.source,
-                status
-                    .publisher
-                    .snapshot()
-                    .map_or(0, |snapshot| snapshot.generation)
+                status.publisher.snapshot().map_or(0, |snapshot| snapshot.generation)
             );
         }
         Err(error) => {
-            registry.add(
-                "onehop_config_refused_total",
-                "Configurations refused.",
-                1.0,
-            );
-            registry.set_gauge(
-                "onehop_config_valid",
-                "Whether the configuration read last is in force.",
-                0.0,
-            );
+            registry.add("onehop_config_refused_total", "Configurations refused.", 1.0);
+            registry.set_gauge("onehop_config_valid", "Whether the configuration read last is in force.", 0.0);
             eprintln!("onehop: the new configuration was refused, the running one stays:\n{error}");
             status.last_error = Some(error);
         }
@@ -280,11 +200,9 @@ fn take_over(path: &std::path::Path, shared: &Shared) -> Result<(), String> {
     let model: &Model = &loaded.model;
     let published = lock(shared).publisher.publish(model);
     published.map_err(|refused| match refused {
-        crate::Refused::Problems(problems) => problems
-            .iter()
-            .map(|problem| loaded.explain(problem).to_string())
-            .collect::<Vec<_>>()
-            .join("\n"),
+        crate::Refused::Problems(problems) => {
+            problems.iter().map(|problem| loaded.explain(problem).to_string()).collect::<Vec<_>>().join("\n")
+        }
         other => other.to_string(),
     })
 }
@@ -297,11 +215,7 @@ async fn refresh(names: &mut Names, shared: &Shared) {
         };
         (snapshot, status.publisher.registry().clone())
     };
-    if snapshot
-        .clusters
-        .iter()
-        .all(|cluster| cluster.names.is_empty())
-    {
+    if snapshot.clusters.iter().all(|cluster| cluster.names.is_empty()) {
         return;
     }
     let changed = names.refresh(&snapshot, &registry).await;
@@ -319,23 +233,14 @@ struct Successors {
 impl Successors {
     fn open(path: Option<PathBuf>) -> std::io::Result<Successors> {
         let Some(path) = path else {
-            return Ok(Successors {
-                path: None,
-                listener: None,
-            });
+            return Ok(Successors { path: None, listener: None });
         };
         let socket = onehop_net::bind_unix(&path).map_err(|error| {
-            std::io::Error::new(
-                error.kind(),
-                format!("the takeover socket {}: {error}", path.display()),
-            )
+            std::io::Error::new(error.kind(), format!("the takeover socket {}: {error}", path.display()))
         })?;
         let listener = UnixListener::from(socket);
         listener.set_nonblocking(true)?;
-        Ok(Successors {
-            listener: Some(tokio::net::UnixListener::from_std(listener)?),
-            path: Some(path),
-        })
+        Ok(Successors { listener: Some(tokio::net::UnixListener::from_std(listener)?), path: Some(path) })
     }
 
     async fn next(&self) -> Option<tokio::net::UnixStream> {
@@ -367,10 +272,8 @@ async fn hand_over(
     if let Some(admin) = admin {
         sockets.push((crate::ADMIN.to_owned(), admin.socket.as_raw_fd()));
     }
-    let handed = tokio::task::spawn_blocking(move || {
-        takeover::hand_over(&successor, &sockets).map(|()| successor)
-    })
-    .await;
+    let handed =
+        tokio::task::spawn_blocking(move || takeover::hand_over(&successor, &sockets).map(|()| successor)).await;
     match handed {
         Ok(Ok(successor)) => {
             if let Some(admin) = admin {
@@ -382,9 +285,7 @@ async fn hand_over(
             true
         }
         Ok(Err(error)) => {
-            eprintln!(
-                "onehop: a successor asked for the sockets and left: {error}; this process goes on"
-            );
+            eprintln!("onehop: a successor asked for the sockets and left: {error}; this process goes on");
             false
         }
         Err(panic) => {

@@ -30,10 +30,7 @@ pub fn inherit(path: &Path) -> io::Result<Inherited> {
     predecessor.set_read_timeout(Some(STEP))?;
     predecessor.set_write_timeout(Some(STEP))?;
     let sockets = onehop_net::receive_descriptors(&predecessor)?;
-    Ok(Inherited {
-        sockets,
-        predecessor,
-    })
+    Ok(Inherited { sockets, predecessor })
 }
 
 impl Inherited {
@@ -45,11 +42,7 @@ impl Inherited {
         self.predecessor.write_all(&[READY])?;
         let mut answer = [0];
         self.predecessor.read_exact(&mut answer)?;
-        if answer == [GONE] {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::InvalidData.into())
-        }
+        if answer == [GONE] { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 }
 
@@ -64,11 +57,7 @@ pub fn hand_over(successor: &UnixStream, sockets: &[(String, RawFd)]) -> io::Res
     onehop_net::send_descriptors(successor, sockets)?;
     let mut word = [0];
     (&mut &*successor).read_exact(&mut word)?;
-    if word == [READY] {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::InvalidData.into())
-    }
+    if word == [READY] { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 /// Tells the successor that this process has let go.

@@ -79,10 +79,7 @@ pub fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     }
     let mut files: Vec<PathBuf> = std::fs::read_dir(path)?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|file| {
-            file.extension()
-                .is_some_and(|extension| extension == "toml")
-        })
+        .filter(|file| file.extension().is_some_and(|extension| extension == "toml"))
         .collect();
     files.sort();
     Ok(files)
@@ -93,16 +90,10 @@ pub fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
 /// # Errors
 /// When it cannot be read, or does not follow the language.
 pub fn load(path: &Path) -> Result<Loaded, Failure> {
-    let unreadable = |path: &Path, error| Failure::Unreadable {
-        path: path.to_owned(),
-        error,
-    };
+    let unreadable = |path: &Path, error| Failure::Unreadable { path: path.to_owned(), error };
     let files = files(path).map_err(|error| unreadable(path, error))?;
     if files.is_empty() {
-        return Err(unreadable(
-            path,
-            std::io::Error::new(std::io::ErrorKind::NotFound, "the folder holds no *.toml"),
-        ));
+        return Err(unreadable(path, std::io::Error::new(std::io::ErrorKind::NotFound, "the folder holds no *.toml")));
     }
     let mut texts = Vec::new();
     for file in files {
@@ -123,9 +114,5 @@ pub fn parse(texts: &[(String, String)]) -> Result<Loaded, Failure> {
     for (name, text) in texts {
         wrong.extend(language::read(name, text, &mut model, &mut positions));
     }
-    if wrong.is_empty() {
-        Ok(Loaded { model, positions })
-    } else {
-        Err(Failure::Wrong(wrong))
-    }
+    if wrong.is_empty() { Ok(Loaded { model, positions }) } else { Err(Failure::Wrong(wrong)) }
 }

@@ -37,20 +37,11 @@ impl Positions {
             Place::Route(at, _) => Place::Route(at, ""),
             Place::Cluster(at, _) => Place::Cluster(at, ""),
         };
-        let found = self
-            .known
-            .get(&problem.place)
-            .or_else(|| self.known.get(&table));
+        let found = self.known.get(&problem.place).or_else(|| self.known.get(&table));
         let (source, span) = found.cloned().unwrap_or((0, 0..0));
         let empty = (String::from("configuration"), String::new());
         let (file, text) = self.sources.get(source).unwrap_or(&empty);
-        Diagnostic::new(
-            file,
-            text,
-            span,
-            problem.message.clone(),
-            problem.hint.clone(),
-        )
+        Diagnostic::new(file, text, span, problem.message.clone(), problem.hint.clone())
     }
 }
 
@@ -63,13 +54,7 @@ pub struct File<'a> {
 
 impl File<'_> {
     pub fn wrong(&mut self, span: Range<usize>, message: impl Into<String>, hint: Option<String>) {
-        self.wrong.push(Diagnostic::new(
-            self.name,
-            self.text,
-            span,
-            message.into(),
-            hint,
-        ));
+        self.wrong.push(Diagnostic::new(self.name, self.text, span, message.into(), hint));
     }
 }
 
@@ -106,33 +91,18 @@ impl<'t, 'i> Table<'t, 'i> {
             if !keys.iter().any(|key| key.name == spelt) {
                 let near = onehop_plan::nearest(spelt, keys.iter().map(|key| key.name));
                 let hint = near.map_or_else(
-                    || {
-                        format!(
-                            "known keys are {}",
-                            keys.iter()
-                                .map(|key| key.name)
-                                .collect::<Vec<_>>()
-                                .join(", ")
-                        )
-                    },
+                    || format!("known keys are {}", keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", ")),
                     |near| format!("did you mean \"{near}\"?"),
                 );
                 file.wrong(name.span(), format!("unknown key \"{spelt}\""), Some(hint));
             }
         }
-        Table {
-            entries,
-            span,
-            keys,
-        }
+        Table { entries, span, keys }
     }
 
     /// The value of a key, and where it stands.
     pub fn value(&self, name: &str) -> Option<&'t Spanned<DeValue<'i>>> {
-        debug_assert!(
-            self.keys.iter().any(|key| key.name == name),
-            "{name} is no key of this table"
-        );
+        debug_assert!(self.keys.iter().any(|key| key.name == name), "{name} is no key of this table");
         self.entries.get(name)
     }
 
@@ -151,19 +121,13 @@ impl<'t, 'i> Table<'t, 'i> {
         let value = self.value(name)?;
         let found = read(value.get_ref());
         if found.is_none() {
-            file.wrong(
-                value.span(),
-                format!("{name} must be {what}, not {}", kind_name(value.get_ref())),
-                None,
-            );
+            file.wrong(value.span(), format!("{name} must be {what}, not {}", kind_name(value.get_ref())), None);
         }
         found
     }
 
     pub fn text(&self, file: &mut File<'_>, name: &str) -> Option<String> {
-        self.expect(file, name, "a text", |value| {
-            value.as_str().map(str::to_owned)
-        })
+        self.expect(file, name, "a text", |value| value.as_str().map(str::to_owned))
     }
 
     pub fn flag(&self, file: &mut File<'_>, name: &str) -> Option<bool> {
@@ -175,11 +139,7 @@ impl<'t, 'i> Table<'t, 'i> {
         let number = self.expect(file, name, "a number", |value| integer(value))?;
         let fits = T::try_from(number).ok().filter(|_| number >= 0);
         if fits.is_none() {
-            file.wrong(
-                self.span_of(name).unwrap_or_default(),
-                format!("{name} is out of range: {number}"),
-                None,
-            );
+            file.wrong(self.span_of(name).unwrap_or_default(), format!("{name} is out of range: {number}"), None);
         }
         fits
     }
@@ -195,14 +155,7 @@ impl<'t, 'i> Table<'t, 'i> {
             DeValue::String(text) => text.to_string(),
             DeValue::Integer(number) => number.as_str().to_owned(),
             other => {
-                file.wrong(
-                    value.span(),
-                    format!(
-                        "{name} must be a text with a unit, not {}",
-                        kind_name(other)
-                    ),
-                    None,
-                );
+                file.wrong(value.span(), format!("{name} must be a text with a unit, not {}", kind_name(other)), None);
                 return None;
             }
         };
@@ -233,10 +186,8 @@ impl<'t, 'i> Table<'t, 'i> {
 
     /// The elements of a list, each with its position.
     pub fn list(&self, file: &mut File<'_>, name: &str) -> Vec<&'t Spanned<DeValue<'i>>> {
-        self.expect(file, name, "a list", |value| {
-            value.as_array().map(|array| array.iter().collect())
-        })
-        .unwrap_or_default()
+        self.expect(file, name, "a list", |value| value.as_array().map(|array| array.iter().collect()))
+            .unwrap_or_default()
     }
 
     pub fn texts(&self, file: &mut File<'_>, name: &str) -> Option<Vec<String>> {
@@ -247,10 +198,7 @@ impl<'t, 'i> Table<'t, 'i> {
                 Some(text) => texts.push(text.to_owned()),
                 None => file.wrong(
                     element.span(),
-                    format!(
-                        "{name} must hold texts, not {}",
-                        kind_name(element.get_ref())
-                    ),
+                    format!("{name} must hold texts, not {}", kind_name(element.get_ref())),
                     None,
                 ),
             }
@@ -263,11 +211,7 @@ impl<'t, 'i> Table<'t, 'i> {
         for element in self.list(file, name) {
             match integer(element.get_ref()).and_then(|number| usize::try_from(number).ok()) {
                 Some(number) => numbers.push(number),
-                None => file.wrong(
-                    element.span(),
-                    format!("{name} must hold numbers from zero"),
-                    None,
-                ),
+                None => file.wrong(element.span(), format!("{name} must hold numbers from zero"), None),
             }
         }
         numbers
@@ -277,12 +221,7 @@ impl<'t, 'i> Table<'t, 'i> {
     pub fn table(&self, file: &mut File<'_>, name: &str) -> Option<Table<'t, 'i>> {
         let keys = self.nested(name);
         let entries = self.expect(file, name, "a table", |value| value.as_table())?;
-        Some(Table::open(
-            file,
-            entries,
-            self.span_of(name).unwrap_or_default(),
-            keys,
-        ))
+        Some(Table::open(file, entries, self.span_of(name).unwrap_or_default(), keys))
     }
 
     /// The tables of a list within this one.
@@ -297,10 +236,7 @@ impl<'t, 'i> Table<'t, 'i> {
                 Some(entries) => tables.push(Table::open(file, entries, element.span(), keys)),
                 None => file.wrong(
                     element.span(),
-                    format!(
-                        "{name} must hold tables, not {}",
-                        kind_name(element.get_ref())
-                    ),
+                    format!("{name} must hold tables, not {}", kind_name(element.get_ref())),
                     None,
                 ),
             }
@@ -310,12 +246,7 @@ impl<'t, 'i> Table<'t, 'i> {
 
     /// The keys of a nested table.
     pub fn nested(&self, name: &str) -> &'static [Key] {
-        match self
-            .keys
-            .iter()
-            .find(|key| key.name == name)
-            .map(|key| key.kind)
-        {
+        match self.keys.iter().find(|key| key.name == name).map(|key| key.kind) {
             Some(Kind::Table(keys) | Kind::Tables(keys) | Kind::TextsOrTables(keys)) => keys,
             _ => &[],
         }
@@ -323,22 +254,11 @@ impl<'t, 'i> Table<'t, 'i> {
 
     /// One of the words that a key allows.
     pub fn word(&self, file: &mut File<'_>, name: &str) -> Option<&'static str> {
-        let Some(Kind::OneOf(words)) = self
-            .keys
-            .iter()
-            .find(|key| key.name == name)
-            .map(|key| key.kind)
-        else {
+        let Some(Kind::OneOf(words)) = self.keys.iter().find(|key| key.name == name).map(|key| key.kind) else {
             return None;
         };
         let spelt = self.text(file, name)?;
-        one_of(
-            file,
-            self.span_of(name).unwrap_or_default(),
-            name,
-            &spelt,
-            words,
-        )
+        one_of(file, self.span_of(name).unwrap_or_default(), name, &spelt, words)
     }
 }
 

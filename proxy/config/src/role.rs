@@ -14,8 +14,7 @@ use crate::language::endpoint_target;
 pub fn gateway(listen: SocketAddr, to: &[String]) -> Result<Model, String> {
     let mut endpoints = Vec::new();
     for text in to {
-        let target = endpoint_target(text)
-            .map_err(|hint| format!("--to \"{text}\" is no address: {hint}"))?;
+        let target = endpoint_target(text).map_err(|hint| format!("--to \"{text}\" is no address: {hint}"))?;
         endpoints.push(Endpoint { target, weight: 1 });
     }
     Ok(Model {
@@ -31,17 +30,10 @@ pub fn gateway(listen: SocketAddr, to: &[String]) -> Result<Model, String> {
         }],
         routes: vec![Route {
             name: "all".to_owned(),
-            targets: vec![Target {
-                cluster: "upstream".to_owned(),
-                weight: 1,
-            }],
+            targets: vec![Target { cluster: "upstream".to_owned(), weight: 1 }],
             ..Route::default()
         }],
-        clusters: vec![Cluster {
-            name: "upstream".to_owned(),
-            endpoints,
-            ..Cluster::default()
-        }],
+        clusters: vec![Cluster { name: "upstream".to_owned(), endpoints, ..Cluster::default() }],
         ..Model::default()
     })
 }

@@ -24,10 +24,7 @@ fn errors(text: &str) -> String {
         Err(other) => other.to_string(),
         Ok(loaded) => match compile(&loaded.model, &Registry::new(1), None) {
             Ok(_) => String::new(),
-            Err(problems) => problems
-                .iter()
-                .map(|problem| format!("{}\n", loaded.explain(problem)))
-                .collect(),
+            Err(problems) => problems.iter().map(|problem| format!("{}\n", loaded.explain(problem))).collect(),
         },
     }
 }
@@ -40,37 +37,13 @@ fn a_good_text_compiles() {
 #[test]
 fn each_mistake_is_placed_and_explained() {
     let cases = [
-        (
-            "[[listner]]\n",
-            "x.toml:1:3: unknown key \"listner\"",
-            "did you mean \"listener\"?",
-        ),
-        (
-            "[runtime]\ndrain = 5\n",
-            "x.toml:2:9: drain: \"5\" has no unit",
-            "did you mean \"5ms\" or \"5s\"?",
-        ),
-        (
-            "[runtime]\nadmin = \":9901\"\n",
-            "x.toml:2:9: admin \":9901\" is no address",
-            "\"0.0.0.0:9901\"",
-        ),
-        (
-            "[runtime]\nworkers = -1\n",
-            "x.toml:2:11: workers is out of range",
-            "",
-        ),
-        (
-            "[runtime]\nworkers = \"two\"\n",
-            "x.toml:2:11: workers must be a number, not a text",
-            "",
-        ),
+        ("[[listner]]\n", "x.toml:1:3: unknown key \"listner\"", "did you mean \"listener\"?"),
+        ("[runtime]\ndrain = 5\n", "x.toml:2:9: drain: \"5\" has no unit", "did you mean \"5ms\" or \"5s\"?"),
+        ("[runtime]\nadmin = \":9901\"\n", "x.toml:2:9: admin \":9901\" is no address", "\"0.0.0.0:9901\""),
+        ("[runtime]\nworkers = -1\n", "x.toml:2:11: workers is out of range", ""),
+        ("[runtime]\nworkers = \"two\"\n", "x.toml:2:11: workers must be a number, not a text", ""),
         ("x = \n", "x.toml:1:", ""),
-        (
-            "[[cluster]]\nname = \"c\"\nendpoints = [\"http://a:80/\"]\n",
-            "x.toml:3:14: endpoint",
-            "\"a:80\"",
-        ),
+        ("[[cluster]]\nname = \"c\"\nendpoints = [\"http://a:80/\"]\n", "x.toml:3:14: endpoint", "\"a:80\""),
         (
             "[[cluster]]\nname = \"c\"\nbalance = \"round-robbin\"\nendpoints = [\"a:1\"]\n",
             "x.toml:3:11: balance cannot be",
@@ -98,16 +71,8 @@ fn each_contradiction_is_placed_and_explained() {
             "overlaps with that of listener \"edge\"",
             "",
         ),
-        (
-            with("[[cluster]]\nname = \"web\"\nendpoints = [\"a:1\"]\n"),
-            "two clusters named \"web\"",
-            "",
-        ),
-        (
-            with("[[cluster]]\nname = \"none\"\n"),
-            "cluster \"none\" has no endpoints",
-            "",
-        ),
+        (with("[[cluster]]\nname = \"web\"\nendpoints = [\"a:1\"]\n"), "two clusters named \"web\"", ""),
+        (with("[[cluster]]\nname = \"none\"\n"), "cluster \"none\" has no endpoints", ""),
         (
             with("[[route]]\nname = \"twin\"\ncluster = \"web\"\n"),
             "route \"twin\" matches exactly what \"route-1\" matches",
@@ -118,15 +83,9 @@ fn each_contradiction_is_placed_and_explained() {
             "does not begin with a slash",
             "\"/api\"",
         ),
+        (with("[[route]]\nhost = \"http://a\"\ncluster = \"web\"\n"), "more than a name", ""),
         (
-            with("[[route]]\nhost = \"http://a\"\ncluster = \"web\"\n"),
-            "more than a name",
-            "",
-        ),
-        (
-            with(
-                "[[route]]\npath = { exact = \"/x\" }\nsplit = [{ cluster = \"web\", weight = 0 }]\n",
-            ),
+            with("[[route]]\npath = { exact = \"/x\" }\nsplit = [{ cluster = \"web\", weight = 0 }]\n"),
             "every weight is zero",
             "",
         ),
@@ -163,10 +122,7 @@ fn every_example_compiles() {
     let mut seen = 0;
     for entry in std::fs::read_dir(folder).expect("the folder is there") {
         let path = entry.expect("readable").path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
+        if path.extension().is_some_and(|extension| extension == "toml") {
             let loaded = load(&path).unwrap_or_else(|failure| panic!("{failure}"));
             if let Err(problems) = compile(&loaded.model, &Registry::new(2), None) {
                 panic!("{}: {:?}", path.display(), problems);

@@ -10,8 +10,7 @@ impl Counter {
     /// Adds.
     #[inline]
     pub fn add(&self, count: u64) {
-        self.0
-            .store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
     }
 
     /// Replaces the value, for figures that are counted elsewhere on the same core.
@@ -34,8 +33,7 @@ impl Gauge {
     /// Adds.
     #[inline]
     pub fn add(&self, count: i64) {
-        self.0
-            .store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
     }
 
     /// Subtracts.
@@ -70,9 +68,7 @@ pub struct PerCore<T> {
 impl<T: Default> PerCore<T> {
     /// Blocks for so many cores.
     pub fn new(cores: usize) -> PerCore<T> {
-        PerCore {
-            blocks: (0..cores.max(1)).map(|_| Padded::default()).collect(),
-        }
+        PerCore { blocks: (0..cores.max(1)).map(|_| Padded::default()).collect() }
     }
 }
 

@@ -20,10 +20,7 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Histogram {
-        Histogram {
-            counts: std::array::from_fn(|_| Counter::default()),
-            sum_ns: Counter::default(),
-        }
+        Histogram { counts: std::array::from_fn(|_| Counter::default()), sum_ns: Counter::default() }
     }
 }
 
@@ -77,10 +74,7 @@ pub struct Merged {
 
 impl Default for Merged {
     fn default() -> Merged {
-        Merged {
-            counts: [0; BUCKETS],
-            sum_ns: 0,
-        }
+        Merged { counts: [0; BUCKETS], sum_ns: 0 }
     }
 }
 
@@ -117,13 +111,10 @@ impl Merged {
     /// Cumulative counts at bounds that a scrape can show: powers of two from 1 us to 69 s, in nanoseconds.
     pub fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let mut seen = 0;
-        self.counts[..BUCKETS - 1]
-            .iter()
-            .enumerate()
-            .filter_map(move |(at, count)| {
-                seen += count;
-                (at as u32 % STEPS == 0).then(|| (bound(at), seen))
-            })
+        self.counts[..BUCKETS - 1].iter().enumerate().filter_map(move |(at, count)| {
+            seen += count;
+            (at as u32 % STEPS == 0).then(|| (bound(at), seen))
+        })
     }
 }
 
@@ -159,9 +150,6 @@ mod tests {
         assert_eq!(merged.count(), 2000);
         let median = merged.quantile(0.5);
         assert!((500_000..570_000).contains(&median), "{median}");
-        assert_eq!(
-            merged.cumulative().last().map(|(_, count)| count),
-            Some(2000)
-        );
+        assert_eq!(merged.cumulative().last().map(|(_, count)| count), Some(2000));
     }
 }

@@ -61,13 +61,7 @@ impl Ledger {
     pub fn new(now: u64) -> Ledger {
         let mut marks = [0; STEPS];
         marks[Step::Readable as usize] = now;
-        Ledger {
-            begun: now,
-            since: now,
-            state: State::Hop,
-            spent: [0; 3],
-            marks,
-        }
+        Ledger { begun: now, since: now, state: State::Hop, spent: [0; 3], marks }
     }
 
     /// Passes into another state.
@@ -118,15 +112,11 @@ mod tests {
                 seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1);
                 // The clock may stand still; it must not make time negative.
                 now += (seed >> 40) % 1000;
-                let state =
-                    [State::Hop, State::ClientWait, State::UpstreamWait][(seed >> 33) as usize % 3];
+                let state = [State::Hop, State::ClientWait, State::UpstreamWait][(seed >> 33) as usize % 3];
                 ledger.enter(state, now);
             }
             let account = ledger.finish(now + 5);
-            assert_eq!(
-                account.total_ns,
-                account.hop_ns + account.client_wait_ns + account.upstream_wait_ns
-            );
+            assert_eq!(account.total_ns, account.hop_ns + account.client_wait_ns + account.upstream_wait_ns);
             assert_eq!(account.total_ns, now + 5 - 1_000);
         }
     }

@@ -33,25 +33,14 @@ pub struct Registry {
 }
 
 fn series<T: Default>(family: &mut Family<T>, cores: usize, name: String) -> Arc<PerCore<T>> {
-    let name = if family.len() >= MAX_SERIES && !family.contains_key(&name) {
-        "overflow".to_owned()
-    } else {
-        name
-    };
-    family
-        .entry(name)
-        .or_insert_with(|| Arc::new(PerCore::new(cores)))
-        .clone()
+    let name = if family.len() >= MAX_SERIES && !family.contains_key(&name) { "overflow".to_owned() } else { name };
+    family.entry(name).or_insert_with(|| Arc::new(PerCore::new(cores))).clone()
 }
 
 impl Registry {
     /// For a process of so many cores.
     pub fn new(cores: usize) -> Arc<Registry> {
-        Arc::new(Registry {
-            cores,
-            core: Arc::new(PerCore::new(cores)),
-            families: Mutex::default(),
-        })
+        Arc::new(Registry { cores, core: Arc::new(PerCore::new(cores)), families: Mutex::default() })
     }
 
     pub(crate) fn families(&self) -> MutexGuard<'_, Families> {
@@ -85,35 +74,21 @@ impl Registry {
 
     /// An endpoint's.
     pub fn endpoint(&self, cluster: &str, address: &str) -> Arc<PerCore<EndpointMeters>> {
-        series(
-            &mut self.families().endpoints,
-            self.cores,
-            format!("{cluster}\n{address}"),
-        )
+        series(&mut self.families().endpoints, self.cores, format!("{cluster}\n{address}"))
     }
 
     /// Forgets the series that nothing but the registry holds any more.
     pub fn retire(&self) {
         let mut families = self.families();
-        families
-            .listeners
-            .retain(|_, series| Arc::strong_count(series) > 1);
-        families
-            .routes
-            .retain(|_, series| Arc::strong_count(series) > 1);
-        families
-            .clusters
-            .retain(|_, series| Arc::strong_count(series) > 1);
-        families
-            .endpoints
-            .retain(|_, series| Arc::strong_count(series) > 1);
+        families.listeners.retain(|_, series| Arc::strong_count(series) > 1);
+        families.routes.retain(|_, series| Arc::strong_count(series) > 1);
+        families.clusters.retain(|_, series| Arc::strong_count(series) > 1);
+        families.endpoints.retain(|_, series| Arc::strong_count(series) > 1);
     }
 
     /// A label of `onehop_info`.
     pub fn info(&self, key: &str, value: &str) {
-        self.families()
-            .info
-            .insert(key.to_owned(), value.to_owned());
+        self.families().info.insert(key.to_owned(), value.to_owned());
     }
 
     /// The codec's names of the rules that a message can break, in its numbering.
@@ -128,10 +103,6 @@ impl Registry {
 
     /// Adds to a counter of the agent's.
     pub fn add(&self, name: &'static str, help: &'static str, value: f64) {
-        self.families()
-            .own
-            .entry(name)
-            .or_insert((help, true, 0.0))
-            .2 += value;
+        self.families().own.entry(name).or_insert((help, true, 0.0)).2 += value;
     }
 }

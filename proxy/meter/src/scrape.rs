@@ -13,10 +13,7 @@ const MAX_HISTOGRAMS: usize = 1_000;
 struct Text(String);
 
 fn escape(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 impl Text {
@@ -46,21 +43,10 @@ impl Text {
         }
     }
 
-    fn gauges<T>(
-        &mut self,
-        family: &Family<T>,
-        label: Labels,
-        name: &str,
-        help: &str,
-        figure: impl Fn(&T) -> &Gauge,
-    ) {
+    fn gauges<T>(&mut self, family: &Family<T>, label: Labels, name: &str, help: &str, figure: impl Fn(&T) -> &Gauge) {
         self.head(name, "gauge", help);
         for (key, series) in family {
-            self.sample(
-                name,
-                &label(key),
-                series.sum_gauge(|block| figure(block).get()),
-            );
+            self.sample(name, &label(key), series.sum_gauge(|block| figure(block).get()));
         }
     }
 
@@ -81,17 +67,9 @@ impl Text {
             let labels = label(key);
             let count = merged.count();
             for (bound, seen) in merged.cumulative() {
-                self.sample(
-                    &format!("{name}_bucket"),
-                    &format!("{labels},le=\"{}\"", bound as f64 / 1e9),
-                    seen,
-                );
+                self.sample(&format!("{name}_bucket"), &format!("{labels},le=\"{}\"", bound as f64 / 1e9), seen);
             }
-            self.sample(
-                &format!("{name}_bucket"),
-                &format!("{labels},le=\"+Inf\""),
-                count,
-            );
+            self.sample(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), count);
             self.sample(&format!("{name}_sum"), &labels, merged.sum_ns as f64 / 1e9);
             self.sample(&format!("{name}_count"), &labels, count);
         }
@@ -114,11 +92,7 @@ fn cluster(key: &str) -> String {
 
 fn endpoint(key: &str) -> String {
     let (cluster, address) = key.split_once('\n').unwrap_or(("", key));
-    format!(
-        "cluster=\"{}\",endpoint=\"{}\"",
-        escape(cluster),
-        escape(address)
-    )
+    format!("cluster=\"{}\",endpoint=\"{}\"", escape(cluster), escape(address))
 }
 
 impl Registry {
@@ -135,11 +109,8 @@ impl Registry {
     fn process(&self, text: &mut Text) {
         let families = self.families();
         text.head("onehop_info", "gauge", "What this process is and runs on.");
-        let info: Vec<String> = families
-            .info
-            .iter()
-            .map(|(key, value)| format!("{key}=\"{}\"", escape(value)))
-            .collect();
+        let info: Vec<String> =
+            families.info.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
         text.sample("onehop_info", &info.join(","), 1);
         for (name, (help, is_counter, value)) in &families.own {
             text.head(name, if *is_counter { "counter" } else { "gauge" }, help);
@@ -149,11 +120,7 @@ impl Registry {
         for (name, help, scale, figure) in CORE_COUNTERS {
             text.head(name, "counter", help);
             for (core, block) in cores.all().enumerate() {
-                text.sample(
-                    name,
-                    &format!("core=\"{core}\""),
-                    figure(block).get() as f64 * scale,
-                );
+                text.sample(name, &format!("core=\"{core}\""), figure(block).get() as f64 * scale);
             }
         }
         for (name, help, figure) in CORE_GAUGES {
@@ -167,20 +134,10 @@ impl Registry {
     fn listeners(&self, text: &mut Text) {
         let families = self.families();
         let family = &families.listeners;
-        text.counters(
-            family,
-            listener,
-            "onehop_listener_accepted_total",
-            "Connections accepted.",
-            |block| &block.accepted,
-        );
-        text.gauges(
-            family,
-            listener,
-            "onehop_listener_connections",
-            "Connections open.",
-            |block| &block.active,
-        );
+        text.counters(family, listener, "onehop_listener_accepted_total", "Connections accepted.", |block| {
+            &block.accepted
+        });
+        text.gauges(family, listener, "onehop_listener_connections", "Connections open.", |block| &block.active);
         text.counters(
             family,
             listener,
@@ -188,13 +145,7 @@ impl Registry {
             "Connections closed at once for a limit.",
             |block| &block.refused,
         );
-        text.counters(
-            family,
-            listener,
-            "onehop_listener_requests_total",
-            "Requests begun.",
-            |block| &block.requests,
-        );
+        text.counters(family, listener, "onehop_listener_requests_total", "Requests begun.", |block| &block.requests);
         text.counters(
             family,
             listener,
@@ -202,13 +153,9 @@ impl Registry {
             "Payload bytes from clients.",
             |block| &block.bytes_in,
         );
-        text.counters(
-            family,
-            listener,
-            "onehop_listener_sent_bytes_total",
-            "Payload bytes to clients.",
-            |block| &block.bytes_out,
-        );
+        text.counters(family, listener, "onehop_listener_sent_bytes_total", "Payload bytes to clients.", |block| {
+            &block.bytes_out
+        });
         text.head(
             "onehop_listener_faults_total",
             "counter",
@@ -226,30 +173,18 @@ impl Registry {
                 }
             }
         }
-        text.head(
-            "onehop_listener_rejected_total",
-            "counter",
-            "Messages refused, by the rule that they break.",
-        );
+        text.head("onehop_listener_rejected_total", "counter", "Messages refused, by the rule that they break.");
         for (key, series) in family {
             for (at, rule) in families.reject_names.iter().enumerate() {
                 let count = series.sum(|block| block.rejected[at].get());
                 if count > 0 {
-                    text.sample(
-                        "onehop_listener_rejected_total",
-                        &format!("{},rule=\"{rule}\"", listener(key)),
-                        count,
-                    );
+                    text.sample("onehop_listener_rejected_total", &format!("{},rule=\"{rule}\"", listener(key)), count);
                 }
             }
         }
-        text.histograms(
-            family,
-            listener,
-            "onehop_listener_hop_seconds",
-            "Time in the proxy's own hands.",
-            |block| &block.hop,
-        );
+        text.histograms(family, listener, "onehop_listener_hop_seconds", "Time in the proxy's own hands.", |block| {
+            &block.hop
+        });
         text.histograms(
             family,
             listener,
@@ -269,40 +204,19 @@ impl Registry {
     fn routes(&self, text: &mut Text) {
         let families = self.families();
         let family = &families.routes;
-        text.counters(
-            family,
-            route,
-            "onehop_route_requests_total",
-            "Requests.",
-            |block| &block.requests,
-        );
-        text.head(
-            "onehop_route_responses_total",
-            "counter",
-            "Responses by class of status.",
-        );
+        text.counters(family, route, "onehop_route_requests_total", "Requests.", |block| &block.requests);
+        text.head("onehop_route_responses_total", "counter", "Responses by class of status.");
         for (key, series) in family {
-            for (at, class) in ["1xx", "2xx", "3xx", "4xx", "5xx", "none"]
-                .iter()
-                .enumerate()
-            {
+            for (at, class) in ["1xx", "2xx", "3xx", "4xx", "5xx", "none"].iter().enumerate() {
                 let count = series.sum(|block| block.responses[at].get());
                 if count > 0 {
-                    text.sample(
-                        "onehop_route_responses_total",
-                        &format!("{},class=\"{class}\"", route(key)),
-                        count,
-                    );
+                    text.sample("onehop_route_responses_total", &format!("{},class=\"{class}\"", route(key)), count);
                 }
             }
         }
-        text.counters(
-            family,
-            route,
-            "onehop_route_retries_total",
-            "Attempts beyond the first.",
-            |block| &block.retries,
-        );
+        text.counters(family, route, "onehop_route_retries_total", "Attempts beyond the first.", |block| {
+            &block.retries
+        });
         text.histograms(
             family,
             route,
@@ -310,46 +224,22 @@ impl Registry {
             "What the hop cost each request: time in the proxy's own hands.",
             |block| &block.hop,
         );
-        text.histograms(
-            family,
-            route,
-            "onehop_route_duration_seconds",
-            "Whole time of each request.",
-            |block| &block.total,
-        );
+        text.histograms(family, route, "onehop_route_duration_seconds", "Whole time of each request.", |block| {
+            &block.total
+        });
     }
 
     fn clusters(&self, text: &mut Text) {
         let families = self.families();
         let family = &families.clusters;
-        text.counters(
-            family,
-            cluster,
-            "onehop_cluster_requests_total",
-            "Requests and TCP connections.",
-            |block| &block.requests,
-        );
-        text.gauges(
-            family,
-            cluster,
-            "onehop_cluster_active",
-            "Requests and TCP connections under way.",
-            |block| &block.active,
-        );
-        text.gauges(
-            family,
-            cluster,
-            "onehop_cluster_connections",
-            "Connections open.",
-            |block| &block.connections,
-        );
-        text.counters(
-            family,
-            cluster,
-            "onehop_cluster_connects_total",
-            "Connections made.",
-            |block| &block.connects,
-        );
+        text.counters(family, cluster, "onehop_cluster_requests_total", "Requests and TCP connections.", |block| {
+            &block.requests
+        });
+        text.gauges(family, cluster, "onehop_cluster_active", "Requests and TCP connections under way.", |block| {
+            &block.active
+        });
+        text.gauges(family, cluster, "onehop_cluster_connections", "Connections open.", |block| &block.connections);
+        text.counters(family, cluster, "onehop_cluster_connects_total", "Connections made.", |block| &block.connects);
         text.counters(
             family,
             cluster,
@@ -357,70 +247,32 @@ impl Registry {
             "Connections that could not be made.",
             |block| &block.connect_failures,
         );
-        text.counters(
-            family,
-            cluster,
-            "onehop_cluster_pool_hits_total",
-            "Requests on a pooled connection.",
-            |block| &block.pool_hits,
-        );
-        text.counters(
-            family,
-            cluster,
-            "onehop_cluster_pool_evicted_total",
-            "Idle connections closed.",
-            |block| &block.pool_evicted,
-        );
-        text.counters(
-            family,
-            cluster,
-            "onehop_cluster_timeouts_total",
-            "Requests not answered in time.",
-            |block| &block.timeouts,
-        );
-        text.counters(
-            family,
-            cluster,
-            "onehop_cluster_resets_total",
-            "Connections ended before an answer.",
-            |block| &block.resets,
-        );
-        text.counters(
-            family,
-            cluster,
-            "onehop_cluster_retries_total",
-            "Attempts beyond the first.",
-            |block| &block.retries,
-        );
-        text.counters(
-            family,
-            cluster,
-            "onehop_cluster_overflow_total",
-            "Requests refused for a limit.",
-            |block| &block.overflow,
-        );
+        text.counters(family, cluster, "onehop_cluster_pool_hits_total", "Requests on a pooled connection.", |block| {
+            &block.pool_hits
+        });
+        text.counters(family, cluster, "onehop_cluster_pool_evicted_total", "Idle connections closed.", |block| {
+            &block.pool_evicted
+        });
+        text.counters(family, cluster, "onehop_cluster_timeouts_total", "Requests not answered in time.", |block| {
+            &block.timeouts
+        });
+        text.counters(family, cluster, "onehop_cluster_resets_total", "Connections ended before an answer.", |block| {
+            &block.resets
+        });
+        text.counters(family, cluster, "onehop_cluster_retries_total", "Attempts beyond the first.", |block| {
+            &block.retries
+        });
+        text.counters(family, cluster, "onehop_cluster_overflow_total", "Requests refused for a limit.", |block| {
+            &block.overflow
+        });
         let family = &families.endpoints;
-        text.counters(
-            family,
-            endpoint,
-            "onehop_endpoint_requests_total",
-            "Requests and TCP connections.",
-            |block| &block.requests,
-        );
-        text.counters(
-            family,
-            endpoint,
-            "onehop_endpoint_failures_total",
-            "Of them failed by the endpoint.",
-            |block| &block.failures,
-        );
-        text.counters(
-            family,
-            endpoint,
-            "onehop_endpoint_connects_total",
-            "Connections made.",
-            |block| &block.connects,
-        );
+        text.counters(family, endpoint, "onehop_endpoint_requests_total", "Requests and TCP connections.", |block| {
+            &block.requests
+        });
+        text.counters(family, endpoint, "onehop_endpoint_failures_total", "Of them failed by the endpoint.", |block| {
+            &block.failures
+        });
+        text.counters(family, endpoint, "onehop_endpoint_connects_total", "Connections made.", |block| &block.connects);
         text.counters(
             family,
             endpoint,
@@ -431,72 +283,25 @@ impl Registry {
     }
 }
 
-type CoreCounter = (
-    &'static str,
-    &'static str,
-    f64,
-    fn(&crate::CoreMeters) -> &Counter,
-);
+type CoreCounter = (&'static str, &'static str, f64, fn(&crate::CoreMeters) -> &Counter);
 type CoreGauge = (&'static str, &'static str, fn(&crate::CoreMeters) -> &Gauge);
 
 const CORE_COUNTERS: &[CoreCounter] = &[
-    (
-        "onehop_core_completions_total",
-        "Operations completed.",
-        1.0,
-        |block| &block.completions,
-    ),
-    (
-        "onehop_core_polls_total",
-        "Turns of polling the ring.",
-        1.0,
-        |block| &block.polls,
-    ),
-    (
-        "onehop_core_polling_seconds_total",
-        "Time spent polling instead of sleeping.",
-        1e-9,
-        |block| &block.polling_ns,
-    ),
-    (
-        "onehop_core_panics_total",
-        "Connection tasks that panicked.",
-        1.0,
-        |block| &block.panics,
-    ),
-    (
-        "onehop_core_accept_errors_total",
-        "Failed accepts (descriptors exhausted).",
-        1.0,
-        |block| &block.accept_errors,
-    ),
-    (
-        "onehop_core_access_records_dropped_total",
-        "Access records lost because the queue was full.",
-        1.0,
-        |block| &block.access_dropped,
-    ),
+    ("onehop_core_completions_total", "Operations completed.", 1.0, |block| &block.completions),
+    ("onehop_core_polls_total", "Turns of polling the ring.", 1.0, |block| &block.polls),
+    ("onehop_core_polling_seconds_total", "Time spent polling instead of sleeping.", 1e-9, |block| &block.polling_ns),
+    ("onehop_core_panics_total", "Connection tasks that panicked.", 1.0, |block| &block.panics),
+    ("onehop_core_accept_errors_total", "Failed accepts (descriptors exhausted).", 1.0, |block| &block.accept_errors),
+    ("onehop_core_access_records_dropped_total", "Access records lost because the queue was full.", 1.0, |block| {
+        &block.access_dropped
+    }),
 ];
 
 const CORE_GAUGES: &[CoreGauge] = &[
-    (
-        "onehop_core_connections",
-        "Downstream connections.",
-        |block| &block.connections,
-    ),
-    ("onehop_core_buffers", "Read buffers in use.", |block| {
-        &block.buffers
-    }),
-    (
-        "onehop_core_buffer_bytes",
-        "Bytes of the read buffers in use.",
-        |block| &block.buffer_bytes,
-    ),
-    (
-        "onehop_core_snapshot_generation",
-        "The configuration in force.",
-        |block| &block.snapshot_generation,
-    ),
+    ("onehop_core_connections", "Downstream connections.", |block| &block.connections),
+    ("onehop_core_buffers", "Read buffers in use.", |block| &block.buffers),
+    ("onehop_core_buffer_bytes", "Bytes of the read buffers in use.", |block| &block.buffer_bytes),
+    ("onehop_core_snapshot_generation", "The configuration in force.", |block| &block.snapshot_generation),
 ];
 
 #[cfg(test)]
@@ -512,18 +317,9 @@ mod tests {
         requests.core(1).requests.add(3);
         registry.route("r").core(1).hop.record(5_000);
         let text = registry.scrape();
-        assert!(
-            text.contains("onehop_cluster_requests_total{cluster=\"web\"} 5\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("onehop_info{rung=\"a \\\"b\\\"\"} 1\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("onehop_hop_seconds_count{route=\"r\"} 1\n"),
-            "{text}"
-        );
+        assert!(text.contains("onehop_cluster_requests_total{cluster=\"web\"} 5\n"), "{text}");
+        assert!(text.contains("onehop_info{rung=\"a \\\"b\\\"\"} 1\n"), "{text}");
+        assert!(text.contains("onehop_hop_seconds_count{route=\"r\"} 1\n"), "{text}");
     }
 
     #[test]

@@ -69,14 +69,7 @@ impl Wheel {
     }
 
     fn insert(&mut self, action: Action) -> u32 {
-        let entry = Entry {
-            action,
-            due: 0,
-            tick: 0,
-            fired: false,
-            previous: NONE,
-            next: NONE,
-        };
+        let entry = Entry { action, due: 0, tick: 0, fired: false, previous: NONE, next: NONE };
         match self.free.pop() {
             Some(index) => {
                 self.entries[index as usize] = entry;
@@ -132,12 +125,7 @@ impl Wheel {
     }
 
     fn unlink(&mut self, index: u32) {
-        let Entry {
-            tick,
-            previous,
-            next,
-            ..
-        } = self.entries[index as usize];
+        let Entry { tick, previous, next, .. } = self.entries[index as usize];
         if tick == 0 {
             return;
         }
@@ -245,11 +233,7 @@ pub(crate) async fn next_bucket(cap: u64) {
             woken
         });
         first = false;
-        if woken {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        if woken { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     WHEEL.with(|wheel| wheel.borrow_mut().wakes_at = Nanos::MAX);
@@ -307,9 +291,7 @@ impl Drop for Sleep {
 
 /// Waits until `due`, to the wheel's precision. Safe to drop.
 pub async fn sleep_until(due: Nanos) {
-    let sleep = Sleep {
-        index: WHEEL.with(|wheel| wheel.borrow_mut().insert(Action::Wake(None))),
-    };
+    let sleep = Sleep { index: WHEEL.with(|wheel| wheel.borrow_mut().insert(Action::Wake(None))) };
     WHEEL.with(|wheel| wheel.borrow_mut().arm(sleep.index, due.max(1)));
     poll_fn(|cx| {
         WHEEL.with(|wheel| {
@@ -389,10 +371,7 @@ mod tests {
         let index = wheel.insert(Action::Wake(None));
         wheel.arm(index, 30 * SECOND);
         let due = wheel.next_due().expect("armed");
-        assert!(
-            (30 * SECOND..=30 * SECOND + 2 * TICK_NS).contains(&due),
-            "{due}"
-        );
+        assert!((30 * SECOND..=30 * SECOND + 2 * TICK_NS).contains(&due), "{due}");
         wheel.remove(index);
         assert_eq!(wheel.next_due(), None);
     }

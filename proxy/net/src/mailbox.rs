@@ -41,9 +41,7 @@ pub struct Sender<T> {
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        Sender {
-            shared: self.shared.clone(),
-        }
+        Sender { shared: self.shared.clone() }
     }
 }
 
@@ -54,11 +52,7 @@ impl<T> Sender<T> {
     /// [`Undelivered::Full`] when too many wait already.
     pub fn send(&self, message: T) -> Result<(), Undelivered> {
         {
-            let mut queue = self
-                .shared
-                .queue
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
             if queue.len() >= CAPACITY {
                 return Err(Undelivered::Full);
             }
@@ -84,19 +78,8 @@ pub fn mailbox<T>() -> io::Result<(Sender<T>, Receiver<T>)> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     theirs.set_nonblocking(true)?;
-    let shared = Arc::new(Shared {
-        queue: Mutex::new(VecDeque::new()),
-        bell: ours,
-    });
-    Ok((
-        Sender {
-            shared: shared.clone(),
-        },
-        Receiver {
-            shared,
-            bell: theirs.into(),
-        },
-    ))
+    let shared = Arc::new(Shared { queue: Mutex::new(VecDeque::new()), bell: ours });
+    Ok((Sender { shared: shared.clone() }, Receiver { shared, bell: theirs.into() }))
 }
 
 /// An open mailbox on its core.
@@ -111,10 +94,7 @@ impl<T> Receiver<T> {
     /// # Errors
     /// When the engine cannot register the descriptor.
     pub fn open(self) -> io::Result<Inbox<T>> {
-        Ok(Inbox {
-            shared: self.shared,
-            duplex: Duplex::new(self.bell)?,
-        })
+        Ok(Inbox { shared: self.shared, duplex: Duplex::new(self.bell)? })
     }
 }
 
@@ -125,13 +105,7 @@ impl<T> Inbox<T> {
             let waited = self.duplex.readable().await;
             let mut drained = [0u8; 64];
             while matches!(socket::receive(self.duplex.raw_fd(), &mut drained), Ok(64)) {}
-            let mail = std::mem::take(
-                &mut *self
-                    .shared
-                    .queue
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner),
-            );
+            let mail = std::mem::take(&mut *self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner));
             if !mail.is_empty() {
                 return mail;
             }
@@ -152,10 +126,7 @@ mod tests {
         for first_rung in [Rung::Deferred, Rung::Epoll] {
             let (sender, receiver) = mailbox::<u32>().expect("descriptors");
             let core = std::thread::spawn(move || {
-                let options = Options {
-                    first_rung,
-                    ..Options::default()
-                };
+                let options = Options { first_rung, ..Options::default() };
                 run(
                     &options,
                     |_| {},

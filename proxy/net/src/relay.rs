@@ -50,19 +50,10 @@ struct Way {
 
 impl Way {
     /// Moves what it can without waiting; `Ready` when this direction has ended.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut Stream,
-        to: &Stream,
-    ) -> Poll<Result<(), Failed>> {
+    fn poll(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &Stream) -> Poll<Result<(), Failed>> {
         while !self.done {
             if from.buffered().is_empty() {
-                let size = if self.large {
-                    Size::Large
-                } else {
-                    Size::Medium
-                };
+                let size = if self.large { Size::Large } else { Size::Medium };
                 match from.poll_fill(cx, size) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Failed::Reading)),
@@ -82,13 +73,11 @@ impl Way {
                         self.passed += count as u64;
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        match to.poll_writable(cx) {
-                            Poll::Pending => return Poll::Pending,
-                            Poll::Ready(Err(_)) => return Poll::Ready(Err(Failed::Writing)),
-                            Poll::Ready(Ok(())) => {}
-                        }
-                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => match to.poll_writable(cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Err(_)) => return Poll::Ready(Err(Failed::Writing)),
+                        Poll::Ready(Ok(())) => {}
+                    },
                     Err(_) => return Poll::Ready(Err(Failed::Writing)),
                 }
             }
@@ -104,10 +93,7 @@ pub async fn relay(downstream: &mut Stream, upstream: &mut Stream, idle: Duratio
     let mut down = Way::default();
     let mut moved = u64::MAX;
     let end = poll_fn(|cx| {
-        let ways = (
-            up.poll(cx, downstream, upstream),
-            down.poll(cx, upstream, downstream),
-        );
+        let ways = (up.poll(cx, downstream, upstream), down.poll(cx, upstream, downstream));
         // Checked before the results: a deadline shows as an end or an error of either side.
         if downstream.timed_out() || upstream.timed_out() {
             return Poll::Ready(End::Idle);
@@ -138,9 +124,5 @@ pub async fn relay(downstream: &mut Stream, upstream: &mut Stream, idle: Duratio
     }
     downstream.deadline().disarm();
     upstream.deadline().disarm();
-    Passed {
-        up: up.passed,
-        down: down.passed,
-        end,
-    }
+    Passed { up: up.passed, down: down.passed, end }
 }

@@ -48,11 +48,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options {
-            cpu: None,
-            first_rung: Rung::Deferred,
-            busy_poll: Duration::ZERO,
-        }
+        Options { cpu: None, first_rung: Rung::Deferred, busy_poll: Duration::ZERO }
     }
 }
 
@@ -93,16 +89,11 @@ pub fn run<F: Future>(
         process::pin_to_cpu(cpu)?;
     }
     let (mut engine, rung) = {
-        let _one_at_a_time = BUILDING
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one_at_a_time = BUILDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         ring::build(options.first_rung)?
     };
     let budget_ns = Rc::new(Cell::new(ring::budget(options.busy_poll)));
-    let core = Core {
-        rung,
-        budget_ns: budget_ns.clone(),
-    };
+    let core = Core { rung, budget_ns: budget_ns.clone() };
     let ring_fd = engine.ring_fd();
     Ok(engine.block_on(async move {
         spawn(ticker(beat));
@@ -142,10 +133,7 @@ mod tests {
     fn every_rung_runs_tasks_and_timers() {
         for first_rung in [Rung::Deferred, Rung::Cooperative, Rung::Plain, Rung::Epoll] {
             std::thread::spawn(move || {
-                let options = Options {
-                    first_rung,
-                    ..Options::default()
-                };
+                let options = Options { first_rung, ..Options::default() };
                 let rung = run(
                     &options,
                     |_| {},
@@ -167,10 +155,7 @@ mod tests {
     #[test]
     fn a_deadline_fires_while_the_core_polls() {
         std::thread::spawn(|| {
-            let options = Options {
-                busy_poll: Duration::from_secs(3600),
-                ..Options::default()
-            };
+            let options = Options { busy_poll: Duration::from_secs(3600), ..Options::default() };
             run(
                 &options,
                 |_| {},
@@ -178,10 +163,7 @@ mod tests {
                     crate::core::completed();
                     crate::deadline::sleep_until(clock::now() + 30_000_000).await;
                     if !crate::core::is_epoll() {
-                        assert!(
-                            crate::core::figures().polls == 0
-                                || crate::core::figures().polling_ns > 0
-                        );
+                        assert!(crate::core::figures().polls == 0 || crate::core::figures().polling_ns > 0);
                     }
                 },
             )

@@ -182,11 +182,7 @@ impl Stream {
         } else if buf.room() < size.bytes().min(buf.size().bytes()) / 2 {
             buf.compact();
             if buf.room() == 0 || buf.size() < size {
-                buf.grow(if buf.size() < Size::Medium {
-                    Size::Medium
-                } else {
-                    Size::Large
-                });
+                buf.grow(if buf.size() < Size::Medium { Size::Medium } else { Size::Large });
             }
         }
         *self.slot.borrow_mut() = Slot::Wanted(buf);
@@ -208,8 +204,7 @@ impl Stream {
         }
         self.post(size);
         self.reading = false;
-        let Slot::Wanted(mut buf) = std::mem::replace(&mut *self.slot.borrow_mut(), Slot::Idle)
-        else {
+        let Slot::Wanted(mut buf) = std::mem::replace(&mut *self.slot.borrow_mut(), Slot::Idle) else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
         let result = socket::receive(self.fd, buf.spare());
@@ -381,11 +376,7 @@ impl Drop for Stream {
             }
             poll_fn(|cx| {
                 let _ = pump.as_mut().poll(cx);
-                if matches!(*slot.borrow(), Slot::Done(..) | Slot::Idle) {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
+                if matches!(*slot.borrow(), Slot::Done(..) | Slot::Idle) { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
             *slot.borrow_mut() = Slot::Idle;
@@ -430,10 +421,7 @@ mod tests {
     fn on_core<F: Future + 'static>(main: impl Fn() -> F + Send + Copy + 'static) {
         for first_rung in [Rung::Deferred, Rung::Epoll] {
             std::thread::spawn(move || {
-                let options = Options {
-                    first_rung,
-                    ..Options::default()
-                };
+                let options = Options { first_rung, ..Options::default() };
                 run(&options, |_| {}, |_| main()).expect("a core starts");
             })
             .join()
@@ -492,14 +480,9 @@ mod tests {
     #[test]
     fn a_connect_to_nobody_is_refused_and_a_full_socket_waits() {
         on_core(|| async {
-            let free = TcpListener::bind("127.0.0.1:0")
-                .and_then(|listener| listener.local_addr())
-                .expect("binds");
+            let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("binds");
             let refused = Stream::connect(&Address::Tcp(free), clock::now() + 1_000_000_000).await;
-            assert_eq!(
-                refused.err().map(|error| error.kind()),
-                Some(io::ErrorKind::ConnectionRefused)
-            );
+            assert_eq!(refused.err().map(|error| error.kind()), Some(io::ErrorKind::ConnectionRefused));
 
             let (stream, mut client) = pair();
             let reader = std::thread::spawn(move || {
@@ -513,10 +496,7 @@ mod tests {
                 }
             });
             let bulk = vec![7u8; 32 << 20];
-            stream
-                .write_all_vectored(b"head", &bulk)
-                .await
-                .expect("writes");
+            stream.write_all_vectored(b"head", &bulk).await.expect("writes");
             drop(stream);
             assert_eq!(reader.join().expect("no panic"), bulk.len() + 4);
         });

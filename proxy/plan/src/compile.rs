@@ -10,8 +10,8 @@ use onehop_meter::Registry;
 use crate::model::{self, Layer, Model, PathMatch, RetryOn};
 use crate::route::HostTable;
 use crate::snapshot::{
-    Cluster, ClusterRef, ConnectionLimits, EndpointSet, HttpPolicy, Listener, Pool, Retry, Route,
-    Snapshot, Split, TcpPolicy, endpoint, written_down,
+    Cluster, ClusterRef, ConnectionLimits, EndpointSet, HttpPolicy, Listener, Pool, Retry, Route, Snapshot, Split,
+    TcpPolicy, endpoint, written_down,
 };
 
 /// What a problem is about; `config` knows where in the file that stands.
@@ -50,19 +50,11 @@ struct Problems(Vec<Problem>);
 
 impl Problems {
     fn add(&mut self, place: Place, message: impl Into<String>) {
-        self.0.push(Problem {
-            place,
-            message: message.into(),
-            hint: None,
-        });
+        self.0.push(Problem { place, message: message.into(), hint: None });
     }
 
     fn hint(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
-        self.0.push(Problem {
-            place,
-            message: message.into(),
-            hint: Some(hint.into()),
-        });
+        self.0.push(Problem { place, message: message.into(), hint: Some(hint.into()) });
     }
 }
 
@@ -71,11 +63,7 @@ impl Problems {
 ///
 /// # Errors
 /// Everything that is wrong, in the model's order.
-pub fn compile(
-    model: &Model,
-    registry: &Registry,
-    previous: Option<&Snapshot>,
-) -> Result<Snapshot, Vec<Problem>> {
+pub fn compile(model: &Model, registry: &Registry, previous: Option<&Snapshot>) -> Result<Snapshot, Vec<Problem>> {
     let mut problems = Problems::default();
     check_runtime(model, &mut problems);
     check_listeners(model, &mut problems);
@@ -84,23 +72,11 @@ pub fn compile(
     if !problems.0.is_empty() {
         return Err(problems.0);
     }
-    let ids: BTreeMap<&str, u32> = model
-        .clusters
-        .iter()
-        .enumerate()
-        .map(|(at, cluster)| (cluster.name.as_str(), at as u32))
-        .collect();
-    let ourselves = |address: &SocketAddr| {
-        model
-            .listeners
-            .iter()
-            .any(|listener| listener.address == *address)
-    };
-    let clusters = model
-        .clusters
-        .iter()
-        .map(|wanted| Arc::new(cluster(wanted, registry, previous, &ourselves)))
-        .collect();
+    let ids: BTreeMap<&str, u32> =
+        model.clusters.iter().enumerate().map(|(at, cluster)| (cluster.name.as_str(), at as u32)).collect();
+    let ourselves = |address: &SocketAddr| model.listeners.iter().any(|listener| listener.address == *address);
+    let clusters =
+        model.clusters.iter().map(|wanted| Arc::new(cluster(wanted, registry, previous, &ourselves))).collect();
     let listeners = listeners(model, registry, &ids);
     Ok(Snapshot {
         generation: previous.map_or(1, |previous| previous.generation + 1),
@@ -116,10 +92,7 @@ pub fn compile(
 fn check_runtime(model: &Model, problems: &mut Problems) {
     let runtime = &model.runtime;
     if runtime.workers == Some(0) || runtime.workers.is_some_and(|workers| workers > 1024) {
-        problems.add(
-            Place::Runtime("workers"),
-            "workers must be between 1 and 1024",
-        );
+        problems.add(Place::Runtime("workers"), "workers must be between 1 and 1024");
     }
     if runtime.busy_poll > std::time::Duration::from_millis(100) {
         problems.hint(
@@ -129,10 +102,7 @@ fn check_runtime(model: &Model, problems: &mut Problems) {
         );
     }
     if runtime.max_connections == 0 {
-        problems.add(
-            Place::Runtime("max_connections"),
-            "max_connections must be at least 1",
-        );
+        problems.add(Place::Runtime("max_connections"), "max_connections must be at least 1");
     }
 }
 
@@ -158,17 +128,10 @@ fn unique<'a>(
 
 fn check_listeners(model: &Model, problems: &mut Problems) {
     if model.listeners.is_empty() {
-        problems.hint(
-            Place::Runtime(""),
-            "there is no listener",
-            "add [[listener]] with name and address",
-        );
+        problems.hint(Place::Runtime(""), "there is no listener", "add [[listener]] with name and address");
     }
     unique(
-        model
-            .listeners
-            .iter()
-            .map(|listener| listener.name.as_str()),
+        model.listeners.iter().map(|listener| listener.name.as_str()),
         "listener",
         |at| Place::Listener(at, "name"),
         problems,
@@ -179,19 +142,12 @@ fn check_listeners(model: &Model, problems: &mut Problems) {
             if overlaps(listener.address, other.address) {
                 problems.add(
                     place("address"),
-                    format!(
-                        "address {} overlaps with that of listener \"{}\"",
-                        listener.address, other.name
-                    ),
+                    format!("address {} overlaps with that of listener \"{}\"", listener.address, other.name),
                 );
             }
         }
         match (listener.layer, listener.tcp.is_empty()) {
-            (Layer::Tcp, true) => problems.hint(
-                place("layer"),
-                "a TCP listener needs a cluster",
-                "cluster = \"NAME\"",
-            ),
+            (Layer::Tcp, true) => problems.hint(place("layer"), "a TCP listener needs a cluster", "cluster = \"NAME\""),
             (Layer::Http, false) => problems.hint(
                 place("cluster"),
                 "an HTTP listener has no cluster of its own",
@@ -212,10 +168,7 @@ fn check_listeners(model: &Model, problems: &mut Problems) {
             || http.body_timeout.is_zero()
             || listener.tcp_idle_timeout.is_zero()
         {
-            problems.add(
-                place("name"),
-                "a timeout of a listener is zero: nothing could be received",
-            );
+            problems.add(place("name"), "a timeout of a listener is zero: nothing could be received");
         }
     }
 }
@@ -230,11 +183,7 @@ fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
 
 fn check_targets(targets: &[model::Target], model: &Model, place: Place, problems: &mut Problems) {
     for target in targets {
-        if !model
-            .clusters
-            .iter()
-            .any(|cluster| cluster.name == target.cluster)
-        {
+        if !model.clusters.iter().any(|cluster| cluster.name == target.cluster) {
             let known = model.clusters.iter().map(|cluster| cluster.name.as_str());
             match nearest(&target.cluster, known) {
                 Some(near) => problems.hint(
@@ -274,24 +223,12 @@ fn check_clusters(model: &Model, problems: &mut Problems) {
         let mut seen = Vec::new();
         for endpoint in &cluster.endpoints {
             if seen.contains(&&endpoint.target) {
-                problems.hint(
-                    place("endpoints"),
-                    "the same endpoint is listed twice",
-                    "give it a weight instead",
-                );
+                problems.hint(place("endpoints"), "the same endpoint is listed twice", "give it a weight instead");
             }
             seen.push(&endpoint.target);
         }
-        if !cluster.endpoints.is_empty()
-            && cluster
-                .endpoints
-                .iter()
-                .all(|endpoint| endpoint.weight == 0)
-        {
-            problems.add(
-                place("endpoints"),
-                "every weight is zero: nothing could be chosen",
-            );
+        if !cluster.endpoints.is_empty() && cluster.endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+            problems.add(place("endpoints"), "every weight is zero: nothing could be chosen");
         }
         if cluster.connect_timeout.is_zero() {
             problems.add(place("connect_timeout"), "connect_timeout must not be zero");
@@ -303,44 +240,22 @@ fn check_clusters(model: &Model, problems: &mut Problems) {
 }
 
 fn check_routes(model: &Model, problems: &mut Problems) {
-    unique(
-        model.routes.iter().map(|route| route.name.as_str()),
-        "route",
-        |at| Place::Route(at, "name"),
-        problems,
-    );
+    unique(model.routes.iter().map(|route| route.name.as_str()), "route", |at| Place::Route(at, "name"), problems);
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for (at, route) in model.routes.iter().enumerate() {
         let place = |key| Place::Route(at, key);
         for name in &route.listeners {
-            match model
-                .listeners
-                .iter()
-                .find(|listener| listener.name == *name)
-            {
+            match model.listeners.iter().find(|listener| listener.name == *name) {
                 None => {
-                    let near = nearest(
-                        name,
-                        model
-                            .listeners
-                            .iter()
-                            .map(|listener| listener.name.as_str()),
-                    );
+                    let near = nearest(name, model.listeners.iter().map(|listener| listener.name.as_str()));
                     let message = format!("there is no listener \"{name}\"");
                     match near {
-                        Some(near) => problems.hint(
-                            place("listeners"),
-                            message,
-                            format!("did you mean \"{near}\"?"),
-                        ),
+                        Some(near) => problems.hint(place("listeners"), message, format!("did you mean \"{near}\"?")),
                         None => problems.add(place("listeners"), message),
                     }
                 }
                 Some(listener) if listener.layer == Layer::Tcp => {
-                    problems.add(
-                        place("listeners"),
-                        format!("listener \"{name}\" speaks TCP: it has no routes"),
-                    );
+                    problems.add(place("listeners"), format!("listener \"{name}\" speaks TCP: it has no routes"));
                 }
                 Some(_) => {}
             }
@@ -354,10 +269,7 @@ fn check_routes(model: &Model, problems: &mut Problems) {
         }
         check_targets(&route.targets, model, place("cluster"), problems);
         check_match(route, at, problems);
-        let key = format!(
-            "{:?} {:?} {:?} {:?}",
-            route.listeners, route.host, route.path, route.methods
-        );
+        let key = format!("{:?} {:?} {:?} {:?}", route.listeners, route.host, route.path, route.methods);
         if let Some(first) = seen.insert(key, at) {
             problems.add(
                 place("path"),
@@ -374,20 +286,10 @@ fn check_match(route: &model::Route, at: usize, problems: &mut Problems) {
     let place = |key| Place::Route(at, key);
     let (PathMatch::Exact(path) | PathMatch::Prefix(path)) = &route.path;
     if !path.starts_with('/') {
-        problems.hint(
-            place("path"),
-            format!("path \"{path}\" does not begin with a slash"),
-            format!("\"/{path}\""),
-        );
+        problems.hint(place("path"), format!("path \"{path}\" does not begin with a slash"), format!("\"/{path}\""));
     }
-    if path
-        .bytes()
-        .any(|byte| matches!(byte, b'?' | b'#' | 0..=0x20 | 0x7f..))
-    {
-        problems.add(
-            place("path"),
-            "a path has no query, fragment, white space or bytes beyond ASCII",
-        );
+    if path.bytes().any(|byte| matches!(byte, b'?' | b'#' | 0..=0x20 | 0x7f..)) {
+        problems.add(place("path"), "a path has no query, fragment, white space or bytes beyond ASCII");
     }
     if let Some(host) = &route.host {
         let bare = host.strip_prefix("*.").unwrap_or(host);
@@ -406,44 +308,21 @@ fn check_match(route: &model::Route, at: usize, problems: &mut Problems) {
         }
     }
     if route.timeout.is_some_and(|timeout| timeout.is_zero()) {
-        problems.hint(
-            place("timeout"),
-            "a timeout of zero would fail every request",
-            "timeout = \"off\" turns it off",
-        );
+        problems.hint(place("timeout"), "a timeout of zero would fail every request", "timeout = \"off\" turns it off");
     }
     if route.retries > 10 {
-        problems.add(
-            place("retry"),
-            "more than 10 attempts multiply load when it hurts most",
-        );
+        problems.add(place("retry"), "more than 10 attempts multiply load when it hurts most");
     }
-    if route
-        .upgrades
-        .iter()
-        .any(|protocol| protocol.eq_ignore_ascii_case("h2c"))
-    {
-        problems.add(
-            place("upgrade"),
-            "h2c is never forwarded: it would walk around the routes",
-        );
+    if route.upgrades.iter().any(|protocol| protocol.eq_ignore_ascii_case("h2c")) {
+        problems.add(place("upgrade"), "h2c is never forwarded: it would walk around the routes");
     }
 }
 
 fn listeners(model: &Model, registry: &Registry, ids: &BTreeMap<&str, u32>) -> Vec<Arc<Listener>> {
     let split = |targets: &[model::Target]| {
         Split::new(targets.iter().map(|target| {
-            let id = ids
-                .get(target.cluster.as_str())
-                .copied()
-                .unwrap_or(u32::MAX);
-            (
-                ClusterRef {
-                    id,
-                    name: Arc::from(target.cluster.as_str()),
-                },
-                target.weight,
-            )
+            let id = ids.get(target.cluster.as_str()).copied().unwrap_or(u32::MAX);
+            (ClusterRef { id, name: Arc::from(target.cluster.as_str()) }, target.weight)
         }))
     };
     let routes: Vec<Arc<Route>> = model
@@ -457,9 +336,7 @@ fn listeners(model: &Model, registry: &Registry, ids: &BTreeMap<&str, u32>) -> V
                 retry: Retry {
                     attempts: route.retries,
                     on_connect_failure: route.retry_on.contains(&RetryOn::ConnectFailure),
-                    on_reset_before_response: route
-                        .retry_on
-                        .contains(&RetryOn::ResetBeforeResponse),
+                    on_reset_before_response: route.retry_on.contains(&RetryOn::ResetBeforeResponse),
                 },
                 upgrades: route.upgrades.clone(),
                 allow_connect: route.connect,
@@ -480,14 +357,10 @@ fn listeners(model: &Model, registry: &Registry, ids: &BTreeMap<&str, u32>) -> V
             address: wanted.address,
             layer: wanted.layer,
             proxy_protocol: wanted.proxy_protocol,
-            max_connections: wanted
-                .max_connections
-                .map_or(usize::MAX, |limit| limit.div_ceil(registry.cores().max(1))),
+            max_connections: wanted.max_connections.map_or(usize::MAX, |limit| limit.div_ceil(registry.cores().max(1))),
             http: policy(&wanted.http),
-            tcp: (!wanted.tcp.is_empty()).then(|| TcpPolicy {
-                split: split(&wanted.tcp),
-                idle_timeout: wanted.tcp_idle_timeout,
-            }),
+            tcp: (!wanted.tcp.is_empty())
+                .then(|| TcpPolicy { split: split(&wanted.tcp), idle_timeout: wanted.tcp_idle_timeout }),
             hosts: Arc::new(hosts),
             meters: registry.listener(&wanted.name),
         })
@@ -518,22 +391,13 @@ fn cluster(
     previous: Option<&Snapshot>,
     ourselves: &impl Fn(&SocketAddr) -> bool,
 ) -> Cluster {
-    let old = previous.and_then(|previous| {
-        previous
-            .clusters
-            .iter()
-            .find(|cluster| *cluster.name == *wanted.name)
-    });
+    let old = previous.and_then(|previous| previous.clusters.iter().find(|cluster| *cluster.name == *wanted.name));
     let known = |address: &model::Address, weight: u32| {
-        let found = old?
-            .endpoints
-            .endpoints
-            .iter()
-            .find(|endpoint| endpoint.address == *address && endpoint.weight == weight);
+        let found =
+            old?.endpoints.endpoints.iter().find(|endpoint| endpoint.address == *address && endpoint.weight == weight);
         found
             .filter(|endpoint| {
-                endpoint.is_ourselves
-                    == matches!(address, model::Address::Tcp(address) if ourselves(address))
+                endpoint.is_ourselves == matches!(address, model::Address::Tcp(address) if ourselves(address))
             })
             .cloned()
     };
@@ -550,19 +414,14 @@ fn cluster(
         .iter()
         .filter_map(|wanted| Some((written_down(&wanted.target)?, wanted.weight)))
         .map(|(address, weight)| {
-            known(&address, weight).unwrap_or_else(|| {
-                Arc::new(endpoint(&wanted.name, address, weight, registry, ourselves))
-            })
+            known(&address, weight)
+                .unwrap_or_else(|| Arc::new(endpoint(&wanted.name, address, weight, registry, ourselves)))
         })
         .collect();
     if let Some(old) = old.filter(|old| old.names == names) {
         // Until the names are resolved again, what they last said holds.
         for resolved in &old.endpoints.endpoints {
-            if !endpoints
-                .iter()
-                .any(|endpoint| endpoint.address == resolved.address)
-                && !names.is_empty()
-            {
+            if !endpoints.iter().any(|endpoint| endpoint.address == resolved.address) && !names.is_empty() {
                 endpoints.push(resolved.clone());
             }
         }
@@ -579,10 +438,7 @@ fn cluster(
             max_age: wanted.max_age,
             max_requests: wanted.max_requests_per_connection,
         },
-        limits: ConnectionLimits {
-            connections: wanted.max_connections,
-            requests: wanted.max_requests,
-        },
+        limits: ConnectionLimits { connections: wanted.max_connections, requests: wanted.max_requests },
         proxy_protocol: wanted.proxy_protocol,
         meters: registry.cluster(&wanted.name),
     }

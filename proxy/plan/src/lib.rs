@@ -9,11 +9,9 @@ mod route;
 mod snapshot;
 
 pub use compile::{Place, Problem, compile, nearest};
-pub use model::{
-    AccessLog, Address, BalanceKind, Layer, LogFormat, ProxyProtocol, RequestId, RetryOn,
-};
+pub use model::{AccessLog, Address, BalanceKind, Layer, LogFormat, ProxyProtocol, RequestId, RetryOn};
 pub use route::HostTable;
 pub use snapshot::{
-    Cluster, ClusterRef, ConnectionLimits, DRAINED, Endpoint, EndpointSet, HttpPolicy, Listener,
-    Pool, Retry, Route, Snapshot, Split, TcpPolicy,
+    Cluster, ClusterRef, ConnectionLimits, DRAINED, Endpoint, EndpointSet, HttpPolicy, Listener, Pool, Retry, Route,
+    Snapshot, Split, TcpPolicy,
 };

@@ -18,11 +18,7 @@ struct Rule {
 
 impl Rule {
     fn takes(&self, method: &[u8]) -> bool {
-        self.methods.is_empty()
-            || self
-                .methods
-                .iter()
-                .any(|allowed| allowed.as_bytes() == method)
+        self.methods.is_empty() || self.methods.iter().any(|allowed| allowed.as_bytes() == method)
     }
 }
 
@@ -59,42 +55,21 @@ fn normalise<'a>(host: &[u8], out: &'a mut [u8; MAX_HOST]) -> Option<&'a [u8]> {
 
 impl HostTable {
     /// Adds a route, in the order of the file.
-    pub(crate) fn add(
-        &mut self,
-        host: Option<&str>,
-        path: &PathMatch,
-        methods: &[String],
-        route: &Arc<Route>,
-    ) {
+    pub(crate) fn add(&mut self, host: Option<&str>, path: &PathMatch, methods: &[String], route: &Arc<Route>) {
         let paths = match host {
             None => &mut self.any,
             Some(host) => match host.strip_prefix('*') {
-                Some(suffix) => self
-                    .wildcard
-                    .entry(suffix.to_ascii_lowercase().into_bytes())
-                    .or_default(),
-                None => self
-                    .exact
-                    .entry(host.to_ascii_lowercase().into_bytes())
-                    .or_default(),
+                Some(suffix) => self.wildcard.entry(suffix.to_ascii_lowercase().into_bytes()).or_default(),
+                None => self.exact.entry(host.to_ascii_lowercase().into_bytes()).or_default(),
             },
         };
         let rules = match path {
             PathMatch::Exact(path) => paths.exact.entry(path.clone().into_bytes()).or_default(),
-            PathMatch::Prefix(path) => paths
-                .prefix
-                .entry(
-                    path.strip_suffix('/')
-                        .unwrap_or(path)
-                        .to_owned()
-                        .into_bytes(),
-                )
-                .or_default(),
+            PathMatch::Prefix(path) => {
+                paths.prefix.entry(path.strip_suffix('/').unwrap_or(path).to_owned().into_bytes()).or_default()
+            }
         };
-        rules.push(Rule {
-            methods: methods.to_vec(),
-            route: route.clone(),
-        });
+        rules.push(Rule { methods: methods.to_vec(), route: route.clone() });
         // A rule that names a method is more specific; the sort keeps the file's order otherwise.
         rules.sort_by_key(|rule| rule.methods.is_empty());
     }
@@ -131,9 +106,7 @@ impl HostTable {
 
 impl Paths {
     fn find(&self, path: &[u8], method: &[u8]) -> Option<&Arc<Route>> {
-        let pick = |rules: &'_ Vec<Rule>| -> Option<usize> {
-            rules.iter().position(|rule| rule.takes(method))
-        };
+        let pick = |rules: &'_ Vec<Rule>| -> Option<usize> { rules.iter().position(|rule| rule.takes(method)) };
         if !self.exact.is_empty()
             && let Some(rules) = self.exact.get(path)
             && let Some(at) = pick(rules)
@@ -151,10 +124,7 @@ impl Paths {
             if candidate.is_empty() {
                 return None;
             }
-            end = candidate
-                .iter()
-                .rposition(|byte| *byte == b'/')
-                .unwrap_or(0);
+            end = candidate.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         }
     }
 }
@@ -170,11 +140,7 @@ mod tests {
             name: Arc::from(name),
             split: Split::new([]),
             timeout: None,
-            retry: Retry {
-                attempts: 0,
-                on_connect_failure: false,
-                on_reset_before_response: false,
-            },
+            retry: Retry { attempts: 0, on_connect_failure: false, on_reset_before_response: false },
             upgrades: Vec::new(),
             allow_connect: false,
             max_body: None,
@@ -200,17 +166,10 @@ mod tests {
             ("deeper", Some("*.b.example.com"), prefix("/"), &[]),
             ("exact-host", Some("a.example.com"), prefix("/api"), &[]),
             ("post", Some("a.example.com"), prefix("/api"), &["POST"]),
-            (
-                "exact-path",
-                Some("a.example.com"),
-                PathMatch::Exact("/api/x".to_owned()),
-                &[],
-            ),
+            ("exact-path", Some("a.example.com"), PathMatch::Exact("/api/x".to_owned()), &[]),
         ]);
         let find = |host: &str, path: &str, method: &str| {
-            table
-                .find(host.as_bytes(), path.as_bytes(), method.as_bytes())
-                .map(|route| route.name.to_string())
+            table.find(host.as_bytes(), path.as_bytes(), method.as_bytes()).map(|route| route.name.to_string())
         };
         let cases = [
             ("other.org", "/x", "GET", Some("any")),
@@ -226,11 +185,7 @@ mod tests {
             ("a.example.com", "/", "GET", None),
         ];
         for (host, path, method, expected) in cases {
-            assert_eq!(
-                find(host, path, method).as_deref(),
-                expected,
-                "{method} {host}{path}"
-            );
+            assert_eq!(find(host, path, method).as_deref(), expected, "{method} {host}{path}");
         }
     }
 }

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use onehop_meter::{ClusterMeters, EndpointMeters, ListenerMeters, PerCore, Registry, RouteMeters};
 
-use crate::model::{
-    AccessLog, Address, BalanceKind, EndpointTarget, Layer, ProxyProtocol, RequestId,
-};
+use crate::model::{AccessLog, Address, BalanceKind, EndpointTarget, Layer, ProxyProtocol, RequestId};
 use crate::route::HostTable;
 
 /// Everything that the cores execute.
@@ -116,10 +114,7 @@ impl Split {
             return Some(only);
         }
         let at = random % self.total.max(1);
-        self.targets
-            .iter()
-            .find(|(bound, _)| at < *bound)
-            .map(|(_, reference)| reference)
+        self.targets.iter().find(|(bound, _)| at < *bound).map(|(_, reference)| reference)
     }
 }
 
@@ -237,11 +232,7 @@ impl Snapshot {
         registry: &Registry,
         generation: u64,
     ) -> Snapshot {
-        let ourselves = |address: &SocketAddr| {
-            self.listeners
-                .iter()
-                .any(|listener| listener.address == *address)
-        };
+        let ourselves = |address: &SocketAddr| self.listeners.iter().any(|listener| listener.address == *address);
         let clusters = self
             .clusters
             .iter()
@@ -276,13 +267,7 @@ impl Cluster {
         let named: Vec<SocketAddr> = self
             .names
             .iter()
-            .flat_map(|(name, port, _)| {
-                resolved
-                    .get(name)
-                    .into_iter()
-                    .flatten()
-                    .map(|ip| SocketAddr::new(*ip, *port))
-            })
+            .flat_map(|(name, port, _)| resolved.get(name).into_iter().flatten().map(|ip| SocketAddr::new(*ip, *port)))
             .collect();
         for endpoint in &self.endpoints.endpoints {
             let is_static = !self.is_resolved(&endpoint.address);
@@ -292,10 +277,7 @@ impl Cluster {
         }
         let weight = self.names.first().map_or(1, |(_, _, weight)| *weight);
         for address in named {
-            if !targets
-                .iter()
-                .any(|(known, _)| *known == Address::Tcp(address))
-            {
+            if !targets.iter().any(|(known, _)| *known == Address::Tcp(address)) {
                 targets.push((Address::Tcp(address), weight));
             }
         }
@@ -303,14 +285,9 @@ impl Cluster {
             .into_iter()
             .map(|(address, weight)| {
                 // What is known of an address stays with it, whatever order the names came in.
-                let known = self
-                    .endpoints
-                    .endpoints
-                    .iter()
-                    .find(|known| known.address == address && known.weight == weight);
-                known.cloned().unwrap_or_else(|| {
-                    Arc::new(endpoint(&self.name, address, weight, registry, &ourselves))
-                })
+                let known =
+                    self.endpoints.endpoints.iter().find(|known| known.address == address && known.weight == weight);
+                known.cloned().unwrap_or_else(|| Arc::new(endpoint(&self.name, address, weight, registry, &ourselves)))
             })
             .collect();
         Cluster {
@@ -329,10 +306,7 @@ impl Cluster {
     /// Whether an endpoint came from a name: its port is a name's and it was not written down.
     fn is_resolved(&self, address: &Address) -> bool {
         match address {
-            Address::Tcp(address) => self
-                .names
-                .iter()
-                .any(|(_, port, _)| *port == address.port()),
+            Address::Tcp(address) => self.names.iter().any(|(_, port, _)| *port == address.port()),
             Address::Unix(_) => false,
         }
     }
@@ -369,10 +343,7 @@ mod tests {
 
     #[test]
     fn a_split_follows_its_weights_and_skips_zero() {
-        let reference = |id| ClusterRef {
-            id,
-            name: Arc::from(format!("c{id}")),
-        };
+        let reference = |id| ClusterRef { id, name: Arc::from(format!("c{id}")) };
         let split = Split::new([(reference(0), 90), (reference(1), 10), (reference(2), 0)]);
         let mut counts = [0; 3];
         for random in 0..1000 {

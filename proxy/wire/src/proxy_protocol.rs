@@ -37,11 +37,7 @@ const MAX_EXTRA: usize = 4096;
 pub fn parse(buf: &[u8]) -> Result<Option<(Header, usize)>, BadHeader> {
     let signed = buf.len().min(SIGNATURE.len());
     if buf[..signed] == SIGNATURE[..signed] {
-        return if buf.len() < 16 {
-            Ok(None)
-        } else {
-            version2(buf)
-        };
+        return if buf.len() < 16 { Ok(None) } else { version2(buf) };
     }
     let prefix = buf.len().min(6);
     if buf[..prefix] != b"PROXY "[..prefix] {
@@ -63,21 +59,15 @@ fn version1(line: &str) -> Result<Header, BadHeader> {
     if family == Some("UNKNOWN") {
         return Ok(Header::Local);
     }
-    let (Some(source), Some(destination), Some(source_port), Some(destination_port), None) = (
-        words.next(),
-        words.next(),
-        words.next(),
-        words.next(),
-        words.next(),
-    ) else {
+    let (Some(source), Some(destination), Some(source_port), Some(destination_port), None) =
+        (words.next(), words.next(), words.next(), words.next(), words.next())
+    else {
         return Err(BadHeader);
     };
     let address = |ip: &str, port: &str| -> Result<SocketAddr, BadHeader> {
         let ip: IpAddr = ip.parse().map_err(|_| BadHeader)?;
-        if !(matches!(
-            (family, ip),
-            (Some("TCP4"), IpAddr::V4(_)) | (Some("TCP6"), IpAddr::V6(_))
-        )) || port.starts_with('+')
+        if !(matches!((family, ip), (Some("TCP4"), IpAddr::V4(_)) | (Some("TCP6"), IpAddr::V6(_))))
+            || port.starts_with('+')
         {
             return Err(BadHeader);
         }
@@ -101,25 +91,15 @@ fn version2(buf: &[u8]) -> Result<Option<(Header, usize)>, BadHeader> {
     let header = match (buf[12] & 0x0f, buf[13]) {
         (0, _) => Header::Local,
         (1, 0x11) if length >= 12 => {
-            let ip = |at: usize| {
-                IpAddr::V4(Ipv4Addr::new(
-                    body[at],
-                    body[at + 1],
-                    body[at + 2],
-                    body[at + 3],
-                ))
-            };
+            let ip = |at: usize| IpAddr::V4(Ipv4Addr::new(body[at], body[at + 1], body[at + 2], body[at + 3]));
             Header::Proxied(Addresses {
                 source: SocketAddr::new(ip(0), port(8)),
                 destination: SocketAddr::new(ip(4), port(10)),
             })
         }
         (1, 0x21) if length >= 36 => {
-            let ip = |at: usize| {
-                IpAddr::V6(Ipv6Addr::from(
-                    <[u8; 16]>::try_from(&body[at..at + 16]).unwrap_or_default(),
-                ))
-            };
+            let ip =
+                |at: usize| IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(&body[at..at + 16]).unwrap_or_default()));
             Header::Proxied(Addresses {
                 source: SocketAddr::new(ip(0), port(32)),
                 destination: SocketAddr::new(ip(16), port(34)),
@@ -135,10 +115,7 @@ fn version2(buf: &[u8]) -> Result<Option<(Header, usize)>, BadHeader> {
 /// Writes version 1.
 pub fn write_v1(out: &mut Vec<u8>, addresses: Option<&Addresses>) {
     let line = match addresses {
-        Some(Addresses {
-            source,
-            destination,
-        }) if source.is_ipv4() == destination.is_ipv4() => format!(
+        Some(Addresses { source, destination }) if source.is_ipv4() == destination.is_ipv4() => format!(
             "PROXY {} {} {} {} {}\r\n",
             if source.is_ipv4() { "TCP4" } else { "TCP6" },
             source.ip(),
@@ -179,10 +156,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back_from_any_split() {
-        for (source, destination) in [
-            ("10.1.2.3:4567", "10.9.8.7:80"),
-            ("[2001:db8::1]:4567", "[2001:db8::2]:443"),
-        ] {
+        for (source, destination) in [("10.1.2.3:4567", "10.9.8.7:80"), ("[2001:db8::1]:4567", "[2001:db8::2]:443")] {
             let addresses = Addresses {
                 source: source.parse().expect("address"),
                 destination: destination.parse().expect("address"),
@@ -194,10 +168,7 @@ mod tests {
                     assert_eq!(parse(&bytes[..length]), Ok(None), "at {length}");
                 }
                 bytes.extend_from_slice(b"GET /");
-                assert_eq!(
-                    parse(&bytes),
-                    Ok(Some((Header::Proxied(addresses), bytes.len() - 5)))
-                );
+                assert_eq!(parse(&bytes), Ok(Some((Header::Proxied(addresses), bytes.len() - 5))));
             }
         }
     }

@@ -31,22 +31,13 @@ pub fn sniff(first: &[u8]) -> Option<Protocol> {
     }
     if PREFACE.starts_with(&first[..first.len().min(PREFACE.len())]) {
         // `PRI` is no HTTP/1 method: four bytes decide between the preface and a method that begins alike.
-        return if first.len() >= PREFACE.len() {
-            Some(Protocol::Http2)
-        } else {
-            None
-        };
+        return if first.len() >= PREFACE.len() { Some(Protocol::Http2) } else { None };
     }
-    let method = first
-        .iter()
-        .take_while(|byte| byte.is_ascii_uppercase() || **byte == b'-')
-        .count();
+    let method = first.iter().take_while(|byte| byte.is_ascii_uppercase() || **byte == b'-').count();
     match first.get(method) {
         Some(b' ') if method > 0 && method <= MAX_METHOD => match first.get(method + 1) {
             None => None,
-            Some(b'/' | b'*' | b'h' | b'H' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'[') => {
-                Some(Protocol::Http1)
-            }
+            Some(b'/' | b'*' | b'h' | b'H' | b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'[') => Some(Protocol::Http1),
             Some(_) => Some(Protocol::Opaque),
         },
         None if method <= MAX_METHOD => None,

@@ -83,11 +83,7 @@ fn drain_queue(shard: &Rc<Shard>, name: &Arc<str>, socket: &Socket) -> bool {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
             // The client was gone before it was accepted.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
-                ) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
             Err(_) => {
                 shard.meters().accept_errors.add(1);
                 return false;

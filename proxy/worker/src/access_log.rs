@@ -57,12 +57,8 @@ pub fn conclude(
         cluster: outcome.cluster.clone(),
         endpoint: outcome.endpoint.clone(),
         peer: Some(origin.peer.ip()),
-        method: head
-            .map(|(head, bytes)| text(head.method_span.of(bytes)))
-            .unwrap_or_default(),
-        host: head
-            .map(|(head, bytes)| text(head.authority.of(bytes)))
-            .unwrap_or_default(),
+        method: head.map(|(head, bytes)| text(head.method_span.of(bytes))).unwrap_or_default(),
+        host: head.map(|(head, bytes)| text(head.authority.of(bytes))).unwrap_or_default(),
         path: head
             .map(|(head, bytes)| {
                 let target = head.target.of(bytes);
@@ -75,9 +71,7 @@ pub fn conclude(
         bytes_out: outcome.bytes_out,
         account,
         attempts: outcome.attempts,
-        request_id: request
-            .map(|request| text(&request.id()))
-            .unwrap_or_default(),
+        request_id: request.map(|request| text(&request.id())).unwrap_or_default(),
     };
     push(shard, record);
 }
@@ -97,8 +91,5 @@ fn class(status: u16) -> usize {
 }
 
 fn number(reject: Reject) -> usize {
-    Reject::ALL
-        .iter()
-        .position(|other| *other == reject)
-        .unwrap_or(0)
+    Reject::ALL.iter().position(|other| *other == reject).unwrap_or(0)
 }

@@ -47,19 +47,16 @@ pub fn start(shard: &Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Peer
 
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 /// Runs a future to its end or to its panic.
 async fn guard(mut task: Pin<Box<impl Future<Output = ()>>>) -> Result<(), Box<dyn Any + Send>> {
-    poll_fn(
-        |cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
-            Err(panic) => Poll::Ready(Err(panic)),
-        },
-    )
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
     .await
 }
 
@@ -70,9 +67,7 @@ async fn serve(shard: &Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Pe
     if matches!(peer, Peer::Tcp(_)) {
         stream.set_nodelay();
     }
-    let entry = shard
-        .connections
-        .enter(stream.raw_fd(), listener.name.clone(), peer, clock::now());
+    let entry = shard.connections.enter(stream.raw_fd(), listener.name.clone(), peer, clock::now());
     let mut origin = Origin { peer, tls: false };
     if listener.proxy_protocol {
         match read_proxy_header(&mut stream, &entry, &listener).await {
@@ -103,10 +98,7 @@ async fn decide(stream: &mut Stream, entry: &Entry, listener: &Listener) -> Opti
         return Some(listener.layer);
     }
     entry.doing.set(Doing::Reading);
-    stream.deadline().arm(
-        clock::after(clock::now(), listener.http.header_timeout),
-        Ends::Read,
-    );
+    stream.deadline().arm(clock::after(clock::now(), listener.http.header_timeout), Ends::Read);
     let layer = loop {
         match sniff(stream.buffered()) {
             Some(Protocol::Http1) => break Layer::Http,
@@ -130,10 +122,7 @@ async fn read_proxy_header(
     listener: &Listener,
 ) -> Result<Option<std::net::SocketAddr>, Reason> {
     entry.doing.set(Doing::Reading);
-    stream.deadline().arm(
-        clock::after(clock::now(), listener.http.header_timeout),
-        Ends::Read,
-    );
+    stream.deadline().arm(clock::after(clock::now(), listener.http.header_timeout), Ends::Read);
     loop {
         match proxy_protocol::parse(stream.buffered()) {
             Err(_) => return Err(Reason::BadProxyHeader),

@@ -112,11 +112,7 @@ impl Connections {
             }
         };
         self.count.set(self.count.get() + 1);
-        Listed {
-            list: self,
-            index,
-            entry,
-        }
+        Listed { list: self, index, entry }
     }
 
     /// How many there are.

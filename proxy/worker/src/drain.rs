@@ -50,8 +50,7 @@ pub async fn drained(shard: &Shard) {
     loop {
         sleep_until(clock::now() + LOOK_NS * if shard.is_draining() { 1 } else { 10 }).await;
         let over = |until: Nanos| clock::now() >= until;
-        if shard.is_draining() && (shard.connections.count() == 0 || over(shard.drain_until.get()))
-        {
+        if shard.is_draining() && (shard.connections.count() == 0 || over(shard.drain_until.get())) {
             return;
         }
     }

@@ -49,29 +49,17 @@ pub struct Fault {
 impl Fault {
     /// A failure that must not be retried.
     pub fn new(side: Side, step: Step, reason: Reason) -> Fault {
-        Fault {
-            side,
-            step,
-            reason,
-            reject: None,
-            retryable: false,
-        }
+        Fault { side, step, reason, reject: None, retryable: false }
     }
 
     /// One that certainly happened before the upstream could act.
     pub fn retryable(side: Side, step: Step, reason: Reason) -> Fault {
-        Fault {
-            retryable: true,
-            ..Fault::new(side, step, reason)
-        }
+        Fault { retryable: true, ..Fault::new(side, step, reason) }
     }
 
     /// A malformed request.
     pub fn rejected(reject: Reject) -> Fault {
-        Fault {
-            reject: Some(reject),
-            ..Fault::new(Side::Downstream, Step::Head, Reason::Rejected)
-        }
+        Fault { reject: Some(reject), ..Fault::new(Side::Downstream, Step::Head, Reason::Rejected) }
     }
 
     /// The stable name of what happened.
@@ -90,11 +78,10 @@ impl Fault {
         }
         match self.reason {
             NoRoute => 404,
-            ConnectRefused | ConnectTimeout | ConnectFailed | NoEndpoint if connect_failure_502 => {
-                502
+            ConnectRefused | ConnectTimeout | ConnectFailed | NoEndpoint if connect_failure_502 => 502,
+            NoEndpoint | ConnectRefused | ConnectTimeout | ConnectFailed | Overflow | OverCapacity | ShuttingDown => {
+                503
             }
-            NoEndpoint | ConnectRefused | ConnectTimeout | ConnectFailed | Overflow
-            | OverCapacity | ShuttingDown => 503,
             UpstreamReset | UpstreamClosed if connect_failure_502 => 502,
             UpstreamReset | UpstreamClosed => 503,
             UpstreamBadResponse | UpstreamTruncated => 502,

@@ -19,22 +19,10 @@ use crate::shard::Shard;
 use crate::upstream::{Lease, Wanted, lease};
 
 /// Serves a TCP connection until it ends.
-pub async fn serve(
-    shard: &Rc<Shard>,
-    stream: &mut Stream,
-    entry: &Entry,
-    listener: &Arc<Listener>,
-    origin: Origin,
-) {
+pub async fn serve(shard: &Rc<Shard>, stream: &mut Stream, entry: &Entry, listener: &Arc<Listener>, origin: Origin) {
     entry.doing.set(Doing::Tunnel);
     let mut ledger = Ledger::new(clock::now());
-    let mut record = Record {
-        bytes_in: 0,
-        bytes_out: 0,
-        reason: None,
-        cluster: None,
-        endpoint: None,
-    };
+    let mut record = Record { bytes_in: 0, bytes_out: 0, reason: None, cluster: None, endpoint: None };
     run(shard, stream, listener, origin, &mut ledger, &mut record).await;
     let meters = listener.meters.core(shard.outfit.core);
     meters.bytes_in.add(record.bytes_in);
@@ -125,10 +113,7 @@ async fn run(
     record.endpoint = Some(endpoint.address.to_string());
     meters.active.add(1);
     cluster.active.set(cluster.active.get() + 1);
-    if announce(&mut lease, stream, origin, config.proxy_protocol)
-        .await
-        .is_ok()
-    {
+    if announce(&mut lease, stream, origin, config.proxy_protocol).await.is_ok() {
         let passed = onehop_net::relay::relay(stream, &mut lease.stream, policy.idle_timeout).await;
         (record.bytes_in, record.bytes_out) = (passed.up, passed.down);
         record.reason = match passed.end {
@@ -156,10 +141,7 @@ pub async fn announce(
     };
     let (local, _) = client.names();
     let addresses = match (origin.peer, local) {
-        (Peer::Tcp(source), Some(destination)) => Some(Addresses {
-            source,
-            destination,
-        }),
+        (Peer::Tcp(source), Some(destination)) => Some(Addresses { source, destination }),
         _ => None,
     };
     let mut out = Vec::with_capacity(128);

@@ -42,13 +42,7 @@ type Accepting = Rc<RefCell<BTreeMap<Arc<str>, Vec<Stop>>>>;
 /// # Errors
 /// When the core cannot be built, or a socket cannot be registered.
 pub fn run(start: Start, started: impl FnOnce(Rung)) -> io::Result<()> {
-    let Start {
-        options,
-        outfit,
-        snapshot,
-        sockets,
-        mailbox,
-    } = start;
+    let Start { options, outfit, snapshot, sockets, mailbox } = start;
     let meters = outfit.meters.clone();
     let number = outfit.core;
     let beat = move |now: Nanos| {
@@ -82,17 +76,8 @@ fn begin_accepting(
     for socket in sockets {
         let stop = Stop::default();
         let listening = Socket::new(socket.fd)?;
-        runtime::spawn(accept(
-            shard.clone(),
-            socket.listener.clone(),
-            listening,
-            stop.clone(),
-        ));
-        accepting
-            .borrow_mut()
-            .entry(socket.listener)
-            .or_default()
-            .push(stop);
+        runtime::spawn(accept(shard.clone(), socket.listener.clone(), listening, stop.clone()));
+        accepting.borrow_mut().entry(socket.listener).or_default().push(stop);
     }
     Ok(())
 }
@@ -107,9 +92,7 @@ async fn obey(shard: &Rc<Shard>, core: &Core, inbox: &Inbox<Order>, accepting: &
         };
         for order in mail {
             match order {
-                Order::Install { snapshot, sockets } => {
-                    install(shard, core, accepting, snapshot, sockets)
-                }
+                Order::Install { snapshot, sockets } => install(shard, core, accepting, snapshot, sockets),
                 Order::Drain { limit } => {
                     for stop in accepting.borrow().values().flatten() {
                         stop.stop();
@@ -136,11 +119,7 @@ fn install(
     // A listener that is gone, or that was bound again elsewhere, stops accepting; its connections go on.
     let rebound = |name: &Arc<str>| sockets.iter().any(|socket| socket.listener == *name);
     accepting.borrow_mut().retain(|name, stops| {
-        let stays = snapshot
-            .listeners
-            .iter()
-            .any(|listener| listener.name == *name)
-            && !rebound(name);
+        let stays = snapshot.listeners.iter().any(|listener| listener.name == *name) && !rebound(name);
         if !stays {
             stops.iter().for_each(Stop::stop);
         }
@@ -148,10 +127,7 @@ fn install(
     });
     shard.install(snapshot);
     if let Err(error) = begin_accepting(shard, accepting, sockets) {
-        eprintln!(
-            "onehop: core {}: a listening socket could not be registered: {error}",
-            shard.outfit.core
-        );
+        eprintln!("onehop: core {}: a listening socket could not be registered: {error}", shard.outfit.core);
     }
 }
 
@@ -182,9 +158,6 @@ async fn keep_house(shard: Rc<Shard>) {
         for cluster in shard.clusters() {
             cluster.sweep(now);
         }
-        shard
-            .meters()
-            .connections
-            .set(shard.connections.count() as i64);
+        shard.meters().connections.set(shard.connections.count() as i64);
     }
 }

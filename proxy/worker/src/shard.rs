@@ -93,12 +93,7 @@ impl Shard {
                     }
                     state
                 }
-                None => Rc::new(ClusterState::new(
-                    cluster.clone(),
-                    self.outfit.core,
-                    self.outfit.cores,
-                    self.random(),
-                )),
+                None => Rc::new(ClusterState::new(cluster.clone(), self.outfit.core, self.outfit.cores, self.random())),
             };
             clusters.push(state);
         }
@@ -108,9 +103,7 @@ impl Shard {
         *self.clusters.borrow_mut() = clusters;
         self.generation.set(snapshot.generation);
         self.logs_access.set(snapshot.access_log.is_some());
-        self.meters()
-            .snapshot_generation
-            .set(snapshot.generation as i64);
+        self.meters().snapshot_generation.set(snapshot.generation as i64);
         *self.snapshot.borrow_mut() = snapshot;
     }
 
@@ -126,27 +119,14 @@ impl Shard {
 
     /// The listener of that name in the snapshot in force.
     pub fn listener(&self, name: &str) -> Option<Arc<Listener>> {
-        self.snapshot
-            .borrow()
-            .listeners
-            .iter()
-            .find(|listener| &*listener.name == name)
-            .cloned()
+        self.snapshot.borrow().listeners.iter().find(|listener| &*listener.name == name).cloned()
     }
 
     /// This core's view of a cluster, by the snapshot's dense id and, since a change may have come between, by name.
     pub fn cluster(&self, id: u32, name: &str) -> Option<Rc<ClusterState>> {
         let clusters = self.clusters.borrow();
-        let direct = clusters
-            .get(id as usize)
-            .filter(|state| &*state.cluster.borrow().name == name);
-        direct
-            .or_else(|| {
-                clusters
-                    .iter()
-                    .find(|state| &*state.cluster.borrow().name == name)
-            })
-            .cloned()
+        let direct = clusters.get(id as usize).filter(|state| &*state.cluster.borrow().name == name);
+        direct.or_else(|| clusters.iter().find(|state| &*state.cluster.borrow().name == name)).cloned()
     }
 
     /// Every cluster.

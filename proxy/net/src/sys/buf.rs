@@ -70,12 +70,7 @@ impl Buf {
             pool.out_bytes += size.bytes();
             pool.free[size as usize].pop()
         });
-        Buf {
-            data: data.unwrap_or_else(|| vec![0; size.bytes()].into_boxed_slice()),
-            size,
-            start: 0,
-            end: 0,
-        }
+        Buf { data: data.unwrap_or_else(|| vec![0; size.bytes()].into_boxed_slice()), size, start: 0, end: 0 }
     }
 
     /// Its size class.
@@ -92,10 +87,7 @@ impl Buf {
     /// Forgets the first `count` unread bytes.
     #[inline]
     pub fn consume(&mut self, count: usize) {
-        assert!(
-            count <= self.end - self.start,
-            "cannot consume more than is buffered"
-        );
+        assert!(count <= self.end - self.start, "cannot consume more than is buffered");
         self.start += count;
         if self.start == self.end {
             self.start = 0;

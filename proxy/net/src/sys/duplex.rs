@@ -21,9 +21,7 @@ impl Duplex {
     pub fn new(fd: OwnedFd) -> io::Result<Duplex> {
         let nonblocking = crate::core::is_epoll();
         socket::set_nonblocking(fd.as_raw_fd(), nonblocking)?;
-        Ok(Duplex {
-            inner: Rc::new(UnsafeCell::new(socket::adopt(fd)?)),
-        })
+        Ok(Duplex { inner: Rc::new(UnsafeCell::new(socket::adopt(fd)?)) })
     }
 
     pub fn raw_fd(&self) -> RawFd {

@@ -14,15 +14,8 @@ const MAX_DESCRIPTORS: u32 = 65_536;
 #[repr(C, align(8))]
 struct Control([u8; 32]);
 
-fn with_message<R>(
-    payload: &mut [u8],
-    control: &mut Control,
-    f: impl FnOnce(&mut libc::msghdr) -> R,
-) -> R {
-    let mut part = libc::iovec {
-        iov_base: payload.as_mut_ptr().cast(),
-        iov_len: payload.len(),
-    };
+fn with_message<R>(payload: &mut [u8], control: &mut Control, f: impl FnOnce(&mut libc::msghdr) -> R) -> R {
+    let mut part = libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: payload.len() };
     // SAFETY: an all-zero msghdr is a valid value of the C struct.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut part;
@@ -70,25 +63,19 @@ fn receive_one(socket: &UnixStream) -> io::Result<(String, OwnedFd)> {
                 && (*header).cmsg_level == libc::SOL_SOCKET
                 && (*header).cmsg_type == libc::SCM_RIGHTS
                 && (*header).cmsg_len == libc::CMSG_LEN(size_of::<RawFd>() as u32) as usize;
-            let fd = is_rights.then(|| {
-                OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned())
-            });
+            let fd = is_rights.then(|| OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<RawFd>().read_unaligned()));
             (received, fd)
         }
     });
     if received < 0 {
         return Err(io::Error::last_os_error());
     }
-    let fd = fd.ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the running instance passed no descriptor",
-        )
-    })?;
+    let fd =
+        fd.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the running instance passed no descriptor"))?;
     let mut name = vec![0u8; usize::from(length[0])];
     (&mut &*socket).read_exact(&mut name)?;
-    let name = String::from_utf8(name)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a name that is no text"))?;
+    let name =
+        String::from_utf8(name).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a name that is no text"))?;
     Ok((name, fd))
 }
 
@@ -100,10 +87,7 @@ pub fn send_descriptors(socket: &UnixStream, descriptors: &[(String, RawFd)]) ->
     (&mut &*socket).write_all(&(descriptors.len() as u32).to_be_bytes())?;
     for (name, fd) in descriptors {
         if name.len() > MAX_NAME {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a listener's name is longer than 255 bytes",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a listener's name is longer than 255 bytes"));
         }
         send_one(socket, name, *fd)?;
     }
@@ -119,10 +103,7 @@ pub fn receive_descriptors(socket: &UnixStream) -> io::Result<Vec<(String, Owned
     (&mut &*socket).read_exact(&mut count)?;
     let count = u32::from_be_bytes(count);
     if count > MAX_DESCRIPTORS {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "too many descriptors",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "too many descriptors"));
     }
     (0..count).map(|_| receive_one(socket)).collect()
 }
@@ -135,30 +116,14 @@ mod tests {
     fn descriptors_arrive_with_their_names() {
         let (ours, theirs) = UnixStream::pair().expect("descriptors");
         let (one, other) = UnixStream::pair().expect("descriptors");
-        send_descriptors(
-            &ours,
-            &[
-                ("edge".to_owned(), one.as_raw_fd()),
-                (String::new(), ours.as_raw_fd()),
-            ],
-        )
-        .expect("sends");
+        send_descriptors(&ours, &[("edge".to_owned(), one.as_raw_fd()), (String::new(), ours.as_raw_fd())])
+            .expect("sends");
         let received = receive_descriptors(&theirs).expect("receives");
-        assert_eq!(
-            received
-                .iter()
-                .map(|(name, _)| name.as_str())
-                .collect::<Vec<_>>(),
-            ["edge", ""]
-        );
+        assert_eq!(received.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["edge", ""]);
         let passed = UnixStream::from(received.into_iter().next().expect("two").1);
-        (&mut &passed)
-            .write_all(b"x")
-            .expect("the other end is open");
+        (&mut &passed).write_all(b"x").expect("the other end is open");
         let mut byte = [0];
-        (&mut &other)
-            .read_exact(&mut byte)
-            .expect("it is the same socket");
+        (&mut &other).read_exact(&mut byte).expect("it is the same socket");
     }
 
     #[test]

@@ -42,9 +42,7 @@ pub fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
     if let Err(error) = socket.bind(&name) {
         let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         let stale = error.kind() == io::ErrorKind::AddrInUse
-            && probe
-                .connect(&name)
-                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+            && probe.connect(&name).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
         if !stale {
             return Err(error);
         }
@@ -57,8 +55,5 @@ pub fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
 
 /// Where a socket listens.
 pub fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
-    socket2::SockRef::from(socket)
-        .local_addr()
-        .ok()?
-        .as_socket()
+    socket2::SockRef::from(socket).local_addr().ok()?.as_socket()
 }

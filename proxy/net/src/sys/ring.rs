@@ -51,10 +51,7 @@ fn flags(rung: Rung) -> io_uring::Builder {
     builder.setup_cqsize(COMPLETIONS);
     match rung {
         Rung::Deferred => {
-            builder
-                .setup_single_issuer()
-                .setup_defer_taskrun()
-                .setup_submit_all();
+            builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all();
         }
         Rung::Cooperative => {
             builder.setup_coop_taskrun().setup_submit_all();
@@ -70,10 +67,7 @@ fn ring_descriptors() -> BTreeSet<RawFd> {
     };
     entries
         .flatten()
-        .filter(|entry| {
-            std::fs::read_link(entry.path())
-                .is_ok_and(|link| link.as_os_str() == "anon_inode:[io_uring]")
-        })
+        .filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == "anon_inode:[io_uring]"))
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
 }
@@ -96,9 +90,7 @@ pub fn build(first: Rung) -> std::io::Result<(Engine, Rung)> {
             return Ok((Engine::Ring(Box::new(runtime), fd), rung));
         }
     }
-    let runtime = RuntimeBuilder::<LegacyDriver>::new()
-        .enable_timer()
-        .build()?;
+    let runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
     STATE.with(|state| state.epoll.set(true));
     Ok((Engine::Epoll(Box::new(runtime)), Rung::Epoll))
 }
@@ -208,9 +200,7 @@ async fn spell(ring: RawFd, spin: &Spin, mut seen: u64) {
     if turns > 0 {
         STATE.with(|state| {
             state.polls.set(state.polls.get() + turns);
-            state
-                .polling_ns
-                .set(state.polling_ns.get() + (clock::now() - start));
+            state.polling_ns.set(state.polling_ns.get() + (clock::now() - start));
         });
     }
 }

@@ -9,25 +9,14 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::address::{Address, Peer};
 
 fn checked(result: libc::ssize_t) -> io::Result<usize> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result as usize)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as usize) }
 }
 
 /// Sends what fits, without waiting. `WouldBlock` when nothing fits.
 #[inline]
 pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the pointer and length describe a live slice; the kernel only reads from it during the call.
-    let sent = unsafe {
-        libc::send(
-            fd,
-            bytes.as_ptr().cast(),
-            bytes.len(),
-            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-        )
-    };
+    let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
     checked(sent)
 }
 
@@ -47,8 +36,7 @@ pub fn send_vectored(fd: RawFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
 /// Reads what is there, without waiting.
 pub fn receive(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the pointer and length describe a live, exclusive slice that the kernel writes into during the call.
-    let received =
-        unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT) };
+    let received = unsafe { libc::recv(fd, into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT) };
     checked(received)
 }
 
@@ -56,14 +44,7 @@ pub fn receive(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
 pub fn is_quiet(fd: RawFd) -> bool {
     let mut byte = 0u8;
     // SAFETY: one byte on the stack is the destination of at most one byte.
-    let peeked = unsafe {
-        libc::recv(
-            fd,
-            (&raw mut byte).cast(),
-            1,
-            libc::MSG_DONTWAIT | libc::MSG_PEEK,
-        )
-    };
+    let peeked = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_DONTWAIT | libc::MSG_PEEK) };
     peeked < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
 }
 
@@ -107,14 +88,8 @@ pub fn set_nonblocking(fd: RawFd, on: bool) -> io::Result<()> {
 pub fn names(fd: RawFd) -> (Option<SocketAddr>, Option<SocketAddr>) {
     with_socket(fd, |socket| {
         (
-            socket
-                .local_addr()
-                .ok()
-                .and_then(|address| address.as_socket()),
-            socket
-                .peer_addr()
-                .ok()
-                .and_then(|address| address.as_socket()),
+            socket.local_addr().ok().and_then(|address| address.as_socket()),
+            socket.peer_addr().ok().and_then(|address| address.as_socket()),
         )
     })
 }

@@ -17,28 +17,15 @@ pub(super) fn pick(
     let random = state.next();
     let first = (random % count) as usize;
     let second = ((random >> 32) % count) as usize;
-    let second = if second == first {
-        (second + 1) % count as usize
-    } else {
-        second
-    };
-    let cost = |index: usize| {
-        (u64::from(load(index)) + 1) * 1000 / u64::from(set.endpoints[index].weight.max(1))
-    };
-    match (
-        is_candidate(set, first, avoid),
-        is_candidate(set, second, avoid),
-    ) {
-        (true, true) => Some(if cost(second) < cost(first) {
-            second
-        } else {
-            first
-        }),
+    let second = if second == first { (second + 1) % count as usize } else { second };
+    let cost = |index: usize| (u64::from(load(index)) + 1) * 1000 / u64::from(set.endpoints[index].weight.max(1));
+    match (is_candidate(set, first, avoid), is_candidate(set, second, avoid)) {
+        (true, true) => Some(if cost(second) < cost(first) { second } else { first }),
         (true, false) => Some(first),
         (false, true) => Some(second),
         // Bad luck, or few are left: look at all of them.
-        (false, false) => (0..count as usize)
-            .filter(|index| is_candidate(set, *index, avoid))
-            .min_by_key(|index| cost(*index)),
+        (false, false) => {
+            (0..count as usize).filter(|index| is_candidate(set, *index, avoid)).min_by_key(|index| cost(*index))
+        }
     }
 }

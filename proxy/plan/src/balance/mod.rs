@@ -29,12 +29,7 @@ impl Balancer {
 
     /// The index of the chosen endpoint. `load` gives the requests in flight by index; `avoid` lists those that
     /// failed this request already. `None` when nothing usable is left.
-    pub fn pick(
-        &mut self,
-        set: &EndpointSet,
-        load: &dyn Fn(usize) -> u32,
-        avoid: &[usize],
-    ) -> Option<usize> {
+    pub fn pick(&mut self, set: &EndpointSet, load: &dyn Fn(usize) -> u32, avoid: &[usize]) -> Option<usize> {
         if let [only] = set.endpoints.as_slice() {
             return (only.is_usable() && only.weight > 0 && avoid.is_empty()).then_some(0);
         }
@@ -67,9 +62,7 @@ mod tests {
             let endpoint: Endpoint = endpoint("c", address, *weight, &registry, |_| false);
             Arc::new(endpoint)
         });
-        EndpointSet {
-            endpoints: endpoints.collect(),
-        }
+        EndpointSet { endpoints: endpoints.collect() }
     }
 
     fn counts(kind: BalanceKind, set: &EndpointSet, cores: usize, picks: usize) -> Vec<usize> {
@@ -85,20 +78,10 @@ mod tests {
 
     #[test]
     fn round_robin_is_even_and_follows_weights() {
-        assert_eq!(
-            counts(BalanceKind::RoundRobin, &set(&[1, 1, 1]), 1, 300),
-            [100, 100, 100]
-        );
-        assert_eq!(
-            counts(BalanceKind::RoundRobin, &set(&[5, 1, 1]), 1, 700),
-            [500, 100, 100]
-        );
+        assert_eq!(counts(BalanceKind::RoundRobin, &set(&[1, 1, 1]), 1, 300), [100, 100, 100]);
+        assert_eq!(counts(BalanceKind::RoundRobin, &set(&[5, 1, 1]), 1, 700), [500, 100, 100]);
         // One request on each of several cores goes to different endpoints.
-        assert!(
-            counts(BalanceKind::RoundRobin, &set(&[1; 16]), 16, 16)
-                .iter()
-                .all(|count| *count == 1)
-        );
+        assert!(counts(BalanceKind::RoundRobin, &set(&[1; 16]), 16, 16).iter().all(|count| *count == 1));
     }
 
     #[test]
@@ -113,9 +96,7 @@ mod tests {
         let mut balancer = Balancer::new(BalanceKind::LeastRequest, 0, 1, 7);
         let mut in_flight = [0u32, 0, 50];
         for _ in 0..60 {
-            let index = balancer
-                .pick(&set, &|index| in_flight[index], &[])
-                .expect("healthy");
+            let index = balancer.pick(&set, &|index| in_flight[index], &[]).expect("healthy");
             in_flight[index] += 1;
         }
         assert!(in_flight[2] <= 52, "{in_flight:?}");
@@ -123,11 +104,7 @@ mod tests {
 
     #[test]
     fn the_drained_and_the_failed_are_avoided_while_others_are_left() {
-        for kind in [
-            BalanceKind::RoundRobin,
-            BalanceKind::LeastRequest,
-            BalanceKind::Random,
-        ] {
+        for kind in [BalanceKind::RoundRobin, BalanceKind::LeastRequest, BalanceKind::Random] {
             let set = set(&[1, 1, 1]);
             set.endpoints[0].health.store(DRAINED, Ordering::Relaxed);
             let mut balancer = Balancer::new(kind, 0, 1, 3);

@@ -23,9 +23,7 @@ impl State {
 
 pub(super) fn pick(state: &mut State, set: &EndpointSet, avoid: &[usize]) -> Option<usize> {
     let candidates = || (0..set.endpoints.len()).filter(|index| is_candidate(set, *index, avoid));
-    let total: u64 = candidates()
-        .map(|index| u64::from(set.endpoints[index].weight))
-        .sum();
+    let total: u64 = candidates().map(|index| u64::from(set.endpoints[index].weight)).sum();
     if total == 0 {
         return None;
     }

@@ -14,11 +14,7 @@ pub struct State {
 
 impl State {
     pub(super) fn new(core: usize, cores: usize) -> State {
-        State {
-            current: Vec::new(),
-            offset: (core << 16) / cores.max(1),
-            next: usize::MAX,
-        }
+        State { current: Vec::new(), offset: (core << 16) / cores.max(1), next: usize::MAX }
     }
 }
 
@@ -31,11 +27,7 @@ pub(super) fn pick(state: &mut State, set: &EndpointSet, avoid: &[usize]) -> Opt
         state.next = (state.offset * count) >> 16;
     }
     let weight = set.endpoints[0].weight;
-    if set
-        .endpoints
-        .iter()
-        .all(|endpoint| endpoint.weight == weight)
-    {
+    if set.endpoints.iter().all(|endpoint| endpoint.weight == weight) {
         return even(state, set, avoid);
     }
     weighted(state, set, avoid)
@@ -44,9 +36,7 @@ pub(super) fn pick(state: &mut State, set: &EndpointSet, avoid: &[usize]) -> Opt
 fn even(state: &mut State, set: &EndpointSet, avoid: &[usize]) -> Option<usize> {
     let count = set.endpoints.len();
     let start = state.next % count;
-    let found = (0..count)
-        .map(|step| (start + step) % count)
-        .find(|index| is_candidate(set, *index, avoid))?;
+    let found = (0..count).map(|step| (start + step) % count).find(|index| is_candidate(set, *index, avoid))?;
     state.next = found + 1;
     Some(found)
 }

@@ -64,10 +64,7 @@ impl Default for ChunkedDecoder {
 impl ChunkedDecoder {
     /// At the start of a body.
     pub fn new() -> ChunkedDecoder {
-        ChunkedDecoder {
-            state: State::Size { digits: 0, size: 0 },
-            extensions: 0,
-        }
+        ChunkedDecoder { state: State::Size { digits: 0, size: 0 }, extensions: 0 }
     }
 
     /// Whether the end was walked over.
@@ -91,26 +88,14 @@ impl ChunkedDecoder {
                 }
                 let length = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
                 let left = left - length as u64;
-                self.state = if left == 0 {
-                    State::DataCr
-                } else {
-                    State::Data { left }
-                };
+                self.state = if left == 0 { State::DataCr } else { State::Data { left } };
                 return Ok(Part::Data(length));
             }
             if self.state == State::Trailers {
-                return if at > 0 {
-                    Ok(Part::Framing(at))
-                } else {
-                    self.trailers(buf)
-                };
+                return if at > 0 { Ok(Part::Framing(at)) } else { self.trailers(buf) };
             }
             let Some(byte) = buf.get(at).copied().filter(|_| self.state != State::Done) else {
-                return Ok(if at > 0 {
-                    Part::Framing(at)
-                } else {
-                    Part::NeedMore
-                });
+                return Ok(if at > 0 { Part::Framing(at) } else { Part::NeedMore });
             };
             self.state = self.step(byte)?;
             at += 1;
@@ -124,10 +109,7 @@ impl ChunkedDecoder {
                     return Err(Reject::BadChunkSize);
                 }
                 let digit = (byte as char).to_digit(16).unwrap_or_default();
-                Ok(State::Size {
-                    digits: digits + 1,
-                    size: size << 4 | u64::from(digit),
-                })
+                Ok(State::Size { digits: digits + 1, size: size << 4 | u64::from(digit) })
             }
             (State::Size { digits: 1.., size }, b';') => Ok(State::Extension { size, length: 0 }),
             (State::Size { digits: 1.., size }, b'\r') => Ok(State::SizeLf { size }),
@@ -138,10 +120,7 @@ impl ChunkedDecoder {
                 if length >= MAX_EXTENSION || self.extensions > MAX_EXTENSIONS {
                     return Err(Reject::BadChunkExtension);
                 }
-                Ok(State::Extension {
-                    size,
-                    length: length + 1,
-                })
+                Ok(State::Extension { size, length: length + 1 })
             }
             (State::Extension { .. }, _) => Err(Reject::BadChunkExtension),
             (State::SizeLf { size: 0 }, b'\n') => Ok(State::Trailers),
@@ -166,11 +145,7 @@ impl ChunkedDecoder {
             }
             None if buf.len() < MAX_TRAILERS => {
                 // A bare LF pair would never be found above: say so at once.
-                if buf.windows(2).any(|pair| pair == b"\n\n") {
-                    Err(Reject::BareLf)
-                } else {
-                    Ok(Part::NeedMore)
-                }
+                if buf.windows(2).any(|pair| pair == b"\n\n") { Err(Reject::BareLf) } else { Ok(Part::NeedMore) }
             }
             _ => Err(Reject::TrailersTooLarge),
         }
@@ -186,16 +161,10 @@ impl ChunkedDecoder {
             match self.next(&buf[forward..])? {
                 Part::Framing(length) | Part::Data(length) => forward += length,
                 Part::Trailers(length) => {
-                    return Ok(Scan {
-                        forward,
-                        trailers: Some(length),
-                    });
+                    return Ok(Scan { forward, trailers: Some(length) });
                 }
                 Part::NeedMore => {
-                    return Ok(Scan {
-                        forward,
-                        trailers: None,
-                    });
+                    return Ok(Scan { forward, trailers: None });
                 }
             }
         }
@@ -236,10 +205,7 @@ pub fn trailers(section: &[u8], limits: &Limits, out: &mut Vec<u8>) -> Result<()
     }
     match httparse::parse_headers(section, &mut storage[..limits.fields.min(MAX_FIELDS)]) {
         Ok(httparse::Status::Complete((length, fields))) if length == section.len() => {
-            for field in fields
-                .iter()
-                .filter(|field| !forbidden_trailer(field.name.as_bytes()))
-            {
+            for field in fields.iter().filter(|field| !forbidden_trailer(field.name.as_bytes())) {
                 out.extend_from_slice(field.name.as_bytes());
                 out.extend_from_slice(b": ");
                 out.extend_from_slice(field.value);

@@ -38,10 +38,7 @@ pub fn hop_by_hop(fields: &[Field], named: u128) -> u128 {
     use Known::*;
     let mut drop = 0;
     for (index, field) in fields.iter().enumerate() {
-        let own = matches!(
-            field.known,
-            Connection | KeepAlive | ProxyConnection | Upgrade | Te | Http2Settings
-        );
+        let own = matches!(field.known, Connection | KeepAlive | ProxyConnection | Upgrade | Te | Http2Settings);
         if own || (named >> index & 1 == 1 && !is_protected(field.known)) {
             drop |= 1 << index;
         }
@@ -74,13 +71,7 @@ fn fields(out: &mut Vec<u8>, fields: &[Field], buf: &[u8], edits: &Edits<'_>) {
 }
 
 /// Writes a request head, always as HTTP/1.1.
-pub fn request(
-    out: &mut Vec<u8>,
-    head: &RequestHead,
-    buf: &[u8],
-    target: &[u8],
-    edits: &Edits<'_>,
-) {
+pub fn request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], target: &[u8], edits: &Edits<'_>) {
     out.reserve(head.head_len + 512);
     out.extend_from_slice(head.method_span.of(buf));
     out.push(b' ');

@@ -29,10 +29,7 @@ impl Span {
     }
 
     fn from(base: &[u8], part: &[u8]) -> Span {
-        Span {
-            start: (part.as_ptr() as usize - base.as_ptr() as usize) as u32,
-            len: part.len() as u32,
-        }
+        Span { start: (part.as_ptr() as usize - base.as_ptr() as usize) as u32, len: part.len() as u32 }
     }
 }
 
@@ -137,10 +134,7 @@ impl Method {
 
     /// Whether repeating it has the effect of doing it once (RFC 9110 9.2.2).
     pub fn is_idempotent(self) -> bool {
-        !matches!(
-            self,
-            Method::Post | Method::Patch | Method::Connect | Method::Other
-        )
+        !matches!(self, Method::Post | Method::Patch | Method::Connect | Method::Other)
     }
 }
 
@@ -195,11 +189,7 @@ fn position_of_lf(bytes: &[u8]) -> Option<usize> {
         }
         offset += 8;
     }
-    chunks
-        .remainder()
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .map(|at| offset + at)
+    chunks.remainder().iter().position(|byte| *byte == b'\n').map(|at| offset + at)
 }
 
 /// At most two empty lines in front of a request.
@@ -284,8 +274,7 @@ fn refuse(error: httparse::Error, head: &[u8]) -> Reject {
 }
 
 fn has_obs_fold(head: &[u8]) -> bool {
-    head.windows(2)
-        .any(|pair| pair[0] == b'\n' && matches!(pair[1], b' ' | b'\t'))
+    head.windows(2).any(|pair| pair[0] == b'\n' && matches!(pair[1], b' ' | b'\t'))
 }
 
 /// Every line ends with CRLF, and neither CR nor LF stands anywhere else.
@@ -400,10 +389,8 @@ fn coding(value: &[u8]) -> Result<bool, Reject> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(true);
     }
-    let token = |byte: &u8| {
-        byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'_' | b',' | b' ' | b';' | b'=' | b'.')
-    };
+    let token =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b',' | b' ' | b';' | b'=' | b'.');
     if value.is_empty() || !value.iter().all(token) {
         return Err(Reject::BadCoding);
     }
@@ -431,19 +418,13 @@ impl RequestHead {
         if status.is_partial() {
             return Err(Reject::BadRequestLine);
         }
-        let (Some(method), Some(target), Some(version)) =
-            (parsed.method, parsed.path, parsed.version)
-        else {
+        let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
             return Err(Reject::BadRequestLine);
         };
         self.method = Method::recognise(method.as_bytes());
         self.method_span = Span::from(head, method.as_bytes());
         self.target = Span::from(head, target.as_bytes());
-        self.version = if version == 0 {
-            Version::Http10
-        } else {
-            Version::Http11
-        };
+        self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
         self.head_len = head.len();
         collect(&mut self.fields, head, parsed.headers);
         self.frame(head)?;
@@ -467,17 +448,12 @@ impl RequestHead {
         if method.is_empty() || target.is_empty() {
             return Err(Reject::BadRequestLine);
         }
-        if !target
-            .iter()
-            .all(|byte| (0x21..0x7f).contains(byte) && *byte != b'#')
-        {
+        if !target.iter().all(|byte| (0x21..0x7f).contains(byte) && *byte != b'#') {
             return Err(Reject::BadTarget);
         }
         match version {
             b"HTTP/1.1" | b"HTTP/1.0" => Ok(()),
-            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
-                Err(Reject::BadVersion)
-            }
+            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(Reject::BadVersion),
             _ => Err(Reject::BadRequestLine),
         }
     }
@@ -494,15 +470,9 @@ impl RequestHead {
         };
         self.keep_alive = framing.keeps_alive(self.version);
         self.named_by_connection = framing.named;
-        self.upgrade = framing
-            .upgrade
-            .filter(|_| framing.upgrades && self.version == Version::Http11);
+        self.upgrade = framing.upgrade.filter(|_| framing.upgrades && self.version == Version::Http11);
         self.expect_continue = false;
-        for field in self
-            .fields
-            .iter()
-            .filter(|field| field.known == Known::Expect)
-        {
+        for field in self.fields.iter().filter(|field| field.known == Known::Expect) {
             if !field.value.of(head).eq_ignore_ascii_case(b"100-continue") {
                 return Err(Reject::BadExpectation);
             }
@@ -513,10 +483,7 @@ impl RequestHead {
     }
 
     fn host(&self, head: &[u8]) -> Result<Option<Span>, Reject> {
-        let mut hosts = self
-            .fields
-            .iter()
-            .filter(|field| field.known == Known::Host);
+        let mut hosts = self.fields.iter().filter(|field| field.known == Known::Host);
         let host = hosts.next();
         if hosts.next().is_some() {
             return Err(Reject::DuplicateHost);
@@ -532,17 +499,11 @@ impl RequestHead {
     fn split_target(&mut self, head: &[u8], host: Option<Span>) -> Result<(), Reject> {
         let target = self.target.of(head);
         self.absolute_form = false;
-        self.authority = host.unwrap_or(Span {
-            start: self.target.start,
-            len: 0,
-        });
+        self.authority = host.unwrap_or(Span { start: self.target.start, len: 0 });
         let mut path_start = self.target.start as usize;
         if self.method == Method::Connect {
             // authority-form (RFC 9112 3.2.3): host and port.
-            let has_port = target
-                .iter()
-                .rposition(|byte| *byte == b':')
-                .is_some_and(|at| at + 1 < target.len());
+            let has_port = target.iter().rposition(|byte| *byte == b':').is_some_and(|at| at + 1 < target.len());
             if !is_authority(target) || !has_port {
                 return Err(Reject::BadTarget);
             }
@@ -550,10 +511,7 @@ impl RequestHead {
                 return Err(Reject::HostMismatch);
             }
             self.authority = self.target;
-            self.path = Span {
-                start: self.target.start,
-                len: 0,
-            };
+            self.path = Span { start: self.target.start, len: 0 };
             self.query = self.path;
             return Ok(());
         }
@@ -566,25 +524,12 @@ impl RequestHead {
             path_start = self.absolute(head, host)?;
         }
         let rest = &head[path_start..self.target.end()];
-        let path_len = rest
-            .iter()
-            .position(|byte| *byte == b'?')
-            .unwrap_or(rest.len());
-        self.path = Span {
-            start: path_start as u32,
-            len: path_len as u32,
-        };
+        let path_len = rest.iter().position(|byte| *byte == b'?').unwrap_or(rest.len());
+        self.path = Span { start: path_start as u32, len: path_len as u32 };
         let query_start = (path_start + path_len + 1).min(self.target.end());
-        self.query = Span {
-            start: query_start as u32,
-            len: (self.target.end() - query_start) as u32,
-        };
+        self.query = Span { start: query_start as u32, len: (self.target.end() - query_start) as u32 };
         // `http://host?query` would need a slash that is not there: nobody sends it, and parsers disagree on it.
-        if self.absolute_form && path_len == 0 && !rest.is_empty() {
-            Err(Reject::BadTarget)
-        } else {
-            Ok(())
-        }
+        if self.absolute_form && path_len == 0 && !rest.is_empty() { Err(Reject::BadTarget) } else { Ok(()) }
     }
 
     /// absolute-form (RFC 9112 3.2.2): its authority must be the one that Host names.
@@ -592,19 +537,11 @@ impl RequestHead {
         let target = self.target.of(head);
         let scheme = [&b"http://"[..], b"https://"]
             .into_iter()
-            .find(|scheme| {
-                target.len() > scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme)
-            })
+            .find(|scheme| target.len() > scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme))
             .ok_or(Reject::BadTarget)?;
         let rest = &target[scheme.len()..];
-        let len = rest
-            .iter()
-            .position(|byte| matches!(byte, b'/' | b'?'))
-            .unwrap_or(rest.len());
-        let authority = Span {
-            start: self.target.start + scheme.len() as u32,
-            len: len as u32,
-        };
+        let len = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+        let authority = Span { start: self.target.start + scheme.len() as u32, len: len as u32 };
         if len == 0 || !is_authority(authority.of(head)) {
             return Err(Reject::BadTarget);
         }
@@ -623,10 +560,7 @@ impl RequestHead {
 
     /// The first value of a field by name, without regard to case.
     pub fn value<'b>(&self, buf: &'b [u8], name: &str) -> Option<&'b [u8]> {
-        let found = self
-            .fields
-            .iter()
-            .find(|field| field.name.of(buf).eq_ignore_ascii_case(name.as_bytes()));
+        let found = self.fields.iter().find(|field| field.name.of(buf).eq_ignore_ascii_case(name.as_bytes()));
         found.map(|field| field.value.of(buf))
     }
 }
@@ -640,10 +574,7 @@ fn is_authority(value: &[u8]) -> bool {
     let port_ok = port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
     let host_ok = match host {
         [b'[', inner @ .., b']'] => {
-            !inner.is_empty()
-                && inner
-                    .iter()
-                    .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+            !inner.is_empty() && inner.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
         }
         _ => host.iter().all(|byte| {
             byte.is_ascii_alphanumeric()
@@ -682,15 +613,9 @@ impl ResponseHead {
         let mut storage = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
         let mut parsed = httparse::Response::new(&mut []);
         let status = httparse::ParserConfig::default()
-            .parse_response_with_uninit_headers(
-                &mut parsed,
-                head,
-                &mut storage[..limits.fields.min(MAX_FIELDS)],
-            )
+            .parse_response_with_uninit_headers(&mut parsed, head, &mut storage[..limits.fields.min(MAX_FIELDS)])
             .map_err(|error| refuse(error, head))?;
-        let (false, Some(version), Some(status)) =
-            (status.is_partial(), parsed.version, parsed.code)
-        else {
+        let (false, Some(version), Some(status)) = (status.is_partial(), parsed.version, parsed.code) else {
             return Err(Reject::BadStatusLine);
         };
         if !(100..=599).contains(&status) {
@@ -700,21 +625,13 @@ impl ResponseHead {
         self.reason = parsed
             .reason
             .filter(|reason| !reason.is_empty())
-            .map_or(Span::default(), |reason| {
-                Span::from(head, reason.as_bytes())
-            });
-        self.version = if version == 0 {
-            Version::Http10
-        } else {
-            Version::Http11
-        };
+            .map_or(Span::default(), |reason| Span::from(head, reason.as_bytes()));
+        self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
         self.head_len = head.len();
         collect(&mut self.fields, head, parsed.headers);
         let framing = Framing::read(&self.fields, head)?;
         self.named_by_connection = framing.named;
-        self.upgrade = framing
-            .upgrade
-            .filter(|_| framing.upgrades || status == 101);
+        self.upgrade = framing.upgrade.filter(|_| framing.upgrades || status == 101);
         let bodiless = method == Method::Head || status < 200 || status == 204 || status == 304;
         self.body = match (bodiless, framing.chunked, framing.length) {
             (true, _, _) => BodyLength::None,

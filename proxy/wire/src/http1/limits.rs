@@ -16,10 +16,6 @@ pub const MAX_FIELDS: usize = 128;
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            head_bytes: 64 * 1024,
-            fields: 100,
-            request_line: 8 * 1024,
-        }
+        Limits { head_bytes: 64 * 1024, fields: 100, request_line: 8 * 1024 }
     }
 }

@@ -8,9 +8,7 @@ mod rules;
 
 pub use body::{ChunkedDecoder, Part, Scan, forbidden_trailer, trailers};
 pub use encode::{Edits, hop_by_hop, request, response};
-pub use head::{
-    BodyLength, Field, HeadScanner, Known, Method, RequestHead, ResponseHead, Span, Version,
-};
+pub use head::{BodyLength, Field, HeadScanner, Known, Method, RequestHead, ResponseHead, Span, Version};
 pub use limits::Limits;
 pub use rules::Reject;
 

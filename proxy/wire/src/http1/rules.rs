@@ -87,13 +87,8 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_statuses_are_errors() {
-        let names: std::collections::BTreeSet<_> =
-            Reject::ALL.iter().map(|reject| reject.reason()).collect();
+        let names: std::collections::BTreeSet<_> = Reject::ALL.iter().map(|reject| reject.reason()).collect();
         assert_eq!(names.len(), Reject::ALL.len());
-        assert!(
-            Reject::ALL
-                .iter()
-                .all(|reject| (400..600).contains(&reject.status()))
-        );
+        assert!(Reject::ALL.iter().all(|reject| (400..600).contains(&reject.status())));
     }
 }

@@ -55,11 +55,7 @@ pub struct Failure {
 
 impl Failure {
     fn new(fault: Fault) -> Failure {
-        Failure {
-            fault,
-            stale: false,
-            replayable: false,
-        }
+        Failure { fault, stale: false, replayable: false }
     }
 }
 
@@ -84,10 +80,7 @@ impl Attempt<'_> {
         let now = clock::now();
         ledger.enter(State::Hop, now);
         ledger.mark(Mark::Leased, now);
-        let mut lease = leased.map_err(|fault| Failure {
-            replayable: true,
-            ..Failure::new(fault)
-        })?;
+        let mut lease = leased.map_err(|fault| Failure { replayable: true, ..Failure::new(fault) })?;
         let endpoint = lease.endpoint().endpoint.borrow().clone();
         let meters = endpoint.meters.core(self.shard.outfit.core);
         meters.requests.add(1);
@@ -128,30 +121,15 @@ impl Attempt<'_> {
         let mut upload = self.begin_upload();
         let whole = self.is_whole(client);
         if !self.request.head.expect_continue && !whole {
-            upload
-                .prime(client)
-                .map_err(|broken| Failure::new(self.upload_fault(broken, client)))?;
+            upload.prime(client).map_err(|broken| Failure::new(self.upload_fault(broken, client)))?;
         }
-        let due = self
-            .route
-            .timeout
-            .map_or(Nanos::MAX, |timeout| clock::after(clock::now(), timeout));
-        lease.stream.deadline().arm(
-            due.min(clock::after(clock::now(), self.body_timeout())),
-            Ends::Both,
-        );
+        let due = self.route.timeout.map_or(Nanos::MAX, |timeout| clock::after(clock::now(), timeout));
+        lease.stream.deadline().arm(due.min(clock::after(clock::now(), self.body_timeout())), Ends::Both);
         let mut response = Response::default();
-        let replay = if whole {
-            self.send_whole(client, &mut lease.stream, &mut upload)
-                .await
-        } else {
-            false
-        };
+        let replay = if whole { self.send_whole(client, &mut lease.stream, &mut upload).await } else { false };
         let mut interim = 0;
         loop {
-            let heard = self
-                .wait(client, lease, &mut upload, ledger, &mut response, due)
-                .await;
+            let heard = self.wait(client, lease, &mut upload, ledger, &mut response, due).await;
             let now = clock::now();
             ledger.enter(State::Hop, now);
             ledger.mark(Mark::FirstByte, now);
@@ -159,17 +137,10 @@ impl Attempt<'_> {
             match heard {
                 Ok(Heard::Bytes) => {}
                 Ok(Heard::ClientLeft) => {
-                    return Err(Failure::new(Fault::new(
-                        Side::Downstream,
-                        Step::Wait,
-                        Reason::ClientLeft,
-                    )));
+                    return Err(Failure::new(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft)));
                 }
                 Ok(Heard::End) => {
-                    return Err(self.no_response(
-                        lease,
-                        replay || upload.bytes() == 0 && !upload.has_started(),
-                    ));
+                    return Err(self.no_response(lease, replay || upload.bytes() == 0 && !upload.has_started()));
                 }
                 Err(fault) => return Err(Failure::new(fault)),
             }
@@ -181,8 +152,7 @@ impl Attempt<'_> {
             if interim > MAX_INTERIM {
                 return Err(Failure::new(bad_response()));
             }
-            self.pass_interim(client, &mut lease.stream, &mut response)
-                .await?;
+            self.pass_interim(client, &mut lease.stream, &mut response).await?;
         }
         if replay {
             // The request's body is no longer needed: the upstream has answered.
@@ -191,8 +161,7 @@ impl Attempt<'_> {
                 outcome.bytes_in = length;
             }
         }
-        self.finish(client, lease, upload, response, ledger, outcome, replay)
-            .await
+        self.finish(client, lease, upload, response, ledger, outcome, replay).await
     }
 
     fn limits(&self) -> Limits {
@@ -206,10 +175,8 @@ impl Attempt<'_> {
     fn begin_upload(&self) -> Body {
         let mut head = self.shard.take_head();
         let request = self.request;
-        let upgrade = request
-            .head
-            .upgrade
-            .is_some_and(|protocol| upgrade_allowed(self.route, protocol.of(request.bytes)));
+        let upgrade =
+            request.head.upgrade.is_some_and(|protocol| upgrade_allowed(self.route, protocol.of(request.bytes)));
         forward::request(
             &mut head,
             request.head,
@@ -220,13 +187,7 @@ impl Attempt<'_> {
             &self.shard.outfit.instance,
             upgrade,
         );
-        Body::new(
-            request.head.body,
-            Framing::Verbatim,
-            head,
-            self.limits(),
-            self.route.max_body,
-        )
+        Body::new(request.head.body, Framing::Verbatim, head, self.limits(), self.route.max_body)
     }
 
     /// Whether the whole body is at hand, so that it can be sent again if need be.
@@ -240,20 +201,13 @@ impl Attempt<'_> {
     }
 
     /// Sends head and body in one write, keeping the body in the client's buffer until the upstream has answered.
-    async fn send_whole(
-        &self,
-        client: &mut Stream,
-        upstream: &mut Stream,
-        upload: &mut Body,
-    ) -> bool {
+    async fn send_whole(&self, client: &mut Stream, upstream: &mut Stream, upload: &mut Body) -> bool {
         let BodyLength::Length(length) = self.request.head.body else {
             return false;
         };
         let head = upload.take_staged();
         // A failure shows when the response is read: the upstream may have answered before it closed.
-        let _ = upstream
-            .write_all_vectored(&head, &client.buffered()[..length as usize])
-            .await;
+        let _ = upstream.write_all_vectored(&head, &client.buffered()[..length as usize]).await;
         self.shard.give_head(head);
         upload.finish();
         true
@@ -273,11 +227,7 @@ impl Attempt<'_> {
         let mut marked = false;
         let mut sink_broken = false;
         let mut left_at: Nanos = 0;
-        let expect_until = if expecting {
-            clock::now() + EXPECT_NS
-        } else {
-            0
-        };
+        let expect_until = if expecting { clock::now() + EXPECT_NS } else { 0 };
         let mut expect_timer = std::pin::pin!(onehop_net::deadline::sleep_until(expect_until));
         let max_head = response.limits(self.limits());
         poll_fn(|cx| {
@@ -317,11 +267,7 @@ impl Attempt<'_> {
                     Poll::Ready(_) => return Poll::Ready(Ok(Heard::End)),
                 }
             }
-            if upload.is_done() || sink_broken {
-                self.watch(cx, client, lease, &mut left_at)
-            } else {
-                Poll::Pending
-            }
+            if upload.is_done() || sink_broken { self.watch(cx, client, lease, &mut left_at) } else { Poll::Pending }
         })
         .await
     }
@@ -333,14 +279,7 @@ impl Attempt<'_> {
         } else {
             let idle = clock::after(clock::now(), self.body_timeout());
             client.deadline().arm(idle, Ends::Read);
-            upstream.deadline().arm(
-                if upload.sink_is_full() {
-                    idle.min(due)
-                } else {
-                    idle
-                },
-                Ends::Both,
-            );
+            upstream.deadline().arm(if upload.sink_is_full() { idle.min(due) } else { idle }, Ends::Both);
         }
     }
 
@@ -358,10 +297,7 @@ impl Attempt<'_> {
         if client.ended() {
             if *left_at == 0 {
                 *left_at = clock::now();
-                lease
-                    .stream
-                    .deadline()
-                    .arm(*left_at + HALF_CLOSED_GRACE_NS, Ends::Both);
+                lease.stream.deadline().arm(*left_at + HALF_CLOSED_GRACE_NS, Ends::Both);
             }
             return Poll::Pending;
         }
@@ -393,33 +329,16 @@ impl Attempt<'_> {
             meters.resets.add(1);
         }
         let untouched = lease.stream.buffered().is_empty() && reason != Reason::UpstreamTimeout;
-        let reason = if lease.stream.buffered().is_empty() {
-            reason
-        } else {
-            Reason::UpstreamBadResponse
-        };
-        let reason = if lease.stream.timed_out() {
-            Reason::UpstreamTimeout
-        } else {
-            reason
-        };
-        Failure {
-            fault: Fault::new(Side::Upstream, Step::Wait, reason),
-            stale: lease.reused && untouched,
-            replayable,
-        }
+        let reason = if lease.stream.buffered().is_empty() { reason } else { Reason::UpstreamBadResponse };
+        let reason = if lease.stream.timed_out() { Reason::UpstreamTimeout } else { reason };
+        Failure { fault: Fault::new(Side::Upstream, Step::Wait, reason), stale: lease.reused && untouched, replayable }
     }
 
     fn upload_fault(&self, broken: Broken, client: &Stream) -> Fault {
         match broken {
-            Broken::Source if client.timed_out() => {
-                Fault::new(Side::Downstream, Step::Request, Reason::BodyTimeout)
-            }
+            Broken::Source if client.timed_out() => Fault::new(Side::Downstream, Step::Request, Reason::BodyTimeout),
             Broken::Source => Fault::new(Side::Downstream, Step::Request, Reason::ClientLeft),
-            Broken::Framing(reject) => Fault {
-                step: Step::Request,
-                ..Fault::rejected(reject)
-            },
+            Broken::Framing(reject) => Fault { step: Step::Request, ..Fault::rejected(reject) },
             Broken::TooLarge => Fault::new(Side::Downstream, Step::Request, Reason::BodyTooLarge),
             Broken::Sink => Fault::new(Side::Upstream, Step::Request, Reason::UpstreamReset),
         }
@@ -436,27 +355,13 @@ impl Attempt<'_> {
         let wanted = response.head.status != 100 || self.request.head.expect_continue;
         if self.request.head.version == Version::Http11 && wanted {
             let mut out = self.shard.take_head();
-            let framed = forward::Framed {
-                close: false,
-                framing: Framing::Verbatim,
-            };
-            forward::response(
-                &mut out,
-                self.request.head,
-                &response.head,
-                &response.bytes,
-                &framed,
-                None,
-            );
-            client
-                .deadline()
-                .arm(clock::after(clock::now(), self.body_timeout()), Ends::Both);
+            let framed = forward::Framed { close: false, framing: Framing::Verbatim };
+            forward::response(&mut out, self.request.head, &response.head, &response.bytes, &framed, None);
+            client.deadline().arm(clock::after(clock::now(), self.body_timeout()), Ends::Both);
             let written = client.write_all(&out).await;
             client.deadline().disarm();
             self.shard.give_head(out);
-            written.map_err(|_| {
-                Failure::new(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft))
-            })?;
+            written.map_err(|_| Failure::new(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft)))?;
         }
         upstream.consume(response.end);
         response.next();
@@ -464,10 +369,7 @@ impl Attempt<'_> {
     }
 
     /// Passes the final response on, uploading what is left of the request meanwhile.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "each is a different part of one exchange"
-    )]
+    #[allow(clippy::too_many_arguments, reason = "each is a different part of one exchange")]
     async fn finish(
         &self,
         client: &mut Stream,
@@ -480,9 +382,11 @@ impl Attempt<'_> {
     ) -> Result<bool, Failure> {
         let head = &response.head;
         if head.status == 101 {
-            let allowed = self.request.head.upgrade.is_some_and(|protocol| {
-                upgrade_allowed(self.route, protocol.of(self.request.bytes))
-            });
+            let allowed = self
+                .request
+                .head
+                .upgrade
+                .is_some_and(|protocol| upgrade_allowed(self.route, protocol.of(self.request.bytes)));
             if !allowed {
                 return Err(Failure::new(bad_response()));
             }
@@ -491,21 +395,9 @@ impl Attempt<'_> {
         let uploading = !upload.is_done() && !replayed;
         let close = !self.request.head.keep_alive || self.shard.is_draining() || uploading;
         let framed = forward::frame(self.request.head, head, close);
-        let timing = self
-            .request
-            .listener
-            .http
-            .server_timing
-            .then(|| server_timing(ledger));
+        let timing = self.request.listener.http.server_timing.then(|| server_timing(ledger));
         let mut out = self.shard.take_head();
-        forward::response(
-            &mut out,
-            self.request.head,
-            head,
-            &response.bytes,
-            &framed,
-            timing.as_deref(),
-        );
+        forward::response(&mut out, self.request.head, head, &response.bytes, &framed, timing.as_deref());
         outcome.status = head.status;
         outcome.started = true;
         outcome.keep = !framed.close && head.status != 101;
@@ -513,10 +405,7 @@ impl Attempt<'_> {
         if let Err(broken) = download.prime(&mut lease.stream) {
             outcome.fault = Some(download_fault(broken, &lease.stream, client));
         } else {
-            outcome.fault = self
-                .transfer(client, lease, &mut upload, &mut download, ledger)
-                .await
-                .err();
+            outcome.fault = self.transfer(client, lease, &mut upload, &mut download, ledger).await.err();
         }
         if uploading && upload.is_done() && outcome.fault.is_none() {
             outcome.bytes_in = upload.bytes();
@@ -525,8 +414,7 @@ impl Attempt<'_> {
         self.shard.give_head(download.into_staged());
         self.shard.give_head(upload.into_staged());
         ledger.mark(Mark::ResponseWritten, clock::now());
-        let reusable =
-            head.keep_alive && lease.stream.buffered().is_empty() && !lease.stream.ended();
+        let reusable = head.keep_alive && lease.stream.buffered().is_empty() && !lease.stream.ended();
         Ok(reusable && !uploading && !matches!(head.body, BodyLength::UntilClose))
     }
 
@@ -549,14 +437,7 @@ impl Attempt<'_> {
             let polled = download.poll(cx, &mut lease.stream, client);
             if polled.is_pending() {
                 let now = clock::now();
-                ledger.enter(
-                    if download.sink_is_full() {
-                        State::ClientWait
-                    } else {
-                        State::UpstreamWait
-                    },
-                    now,
-                );
+                ledger.enter(if download.sink_is_full() { State::ClientWait } else { State::UpstreamWait }, now);
                 if moved != download.bytes() {
                     moved = download.bytes();
                     let due = clock::after(now, idle);
@@ -599,12 +480,7 @@ fn server_timing(ledger: &Ledger) -> Vec<u8> {
     let now = clock::now();
     let account = ledger.finish(now);
     let ms = |ns: u64| ns as f64 / 1e6;
-    format!(
-        "onehop;dur={:.3}, upstream;dur={:.3}",
-        ms(account.hop_ns),
-        ms(account.upstream_wait_ns)
-    )
-    .into_bytes()
+    format!("onehop;dur={:.3}, upstream;dur={:.3}", ms(account.hop_ns), ms(account.upstream_wait_ns)).into_bytes()
 }
 
 /// The response head as it arrives.
@@ -626,17 +502,11 @@ impl Response {
 
     fn parse(&mut self, upstream: &Stream, request: &Request<'_>) -> Result<(), Failure> {
         self.bytes.clear();
-        self.bytes
-            .extend_from_slice(&upstream.buffered()[..self.end]);
+        self.bytes.extend_from_slice(&upstream.buffered()[..self.end]);
         let limits = crate::http1::limits(&request.listener.http);
         self.head
             .parse(&self.bytes, request.head.method, &limits)
-            .map_err(|reject| {
-                Failure::new(Fault {
-                    reject: Some(reject),
-                    ..bad_response()
-                })
-            })
+            .map_err(|reject| Failure::new(Fault { reject: Some(reject), ..bad_response() }))
     }
 
     fn next(&mut self) {

@@ -60,13 +60,7 @@ pub struct Body {
 
 impl Body {
     /// A body whose message head (already encoded in `head`) goes first, in the same write as its first bytes.
-    pub fn new(
-        length: BodyLength,
-        framing: Framing,
-        head: Vec<u8>,
-        limits: Limits,
-        max_bytes: Option<u64>,
-    ) -> Body {
+    pub fn new(length: BodyLength, framing: Framing, head: Vec<u8>, limits: Limits, max_bytes: Option<u64>) -> Body {
         let left = match length {
             BodyLength::None | BodyLength::Length(0) => Left::Nothing,
             BodyLength::Length(length) => Left::Length(length),
@@ -104,17 +98,8 @@ impl Body {
     }
 
     /// Writes the head alone, for a client that expects to be told to go on.
-    pub fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut Stream,
-        to: &Stream,
-    ) -> Poll<Result<(), Broken>> {
-        if self.is_flushed() {
-            Poll::Ready(Ok(()))
-        } else {
-            self.flush(cx, from, to)
-        }
+    pub fn poll_head(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &Stream) -> Poll<Result<(), Broken>> {
+        if self.is_flushed() { Poll::Ready(Ok(())) } else { self.flush(cx, from, to) }
     }
 
     /// Whether any of it was taken from the sender.
@@ -138,12 +123,7 @@ impl Body {
     }
 
     /// Moves what it can; `Ready` at the end of the body, or when it breaks.
-    pub fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut Stream,
-        to: &Stream,
-    ) -> Poll<Result<(), Broken>> {
+    pub fn poll(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &Stream) -> Poll<Result<(), Broken>> {
         loop {
             if !self.is_flushed() {
                 match self.flush(cx, from, to) {
@@ -162,19 +142,10 @@ impl Body {
                     Err(broken) => return Poll::Ready(Err(broken)),
                 }
             }
-            match from.poll_fill(
-                cx,
-                if self.large {
-                    Size::Large
-                } else {
-                    Size::Medium
-                },
-            ) {
+            match from.poll_fill(cx, if self.large { Size::Large } else { Size::Medium }) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(count @ 1..)) => self.large |= count >= Size::Medium.bytes(),
-                Poll::Ready(Ok(_)) if matches!(self.left, Left::UntilClose) => {
-                    self.end_of_close_delimited()
-                }
+                Poll::Ready(Ok(_)) if matches!(self.left, Left::UntilClose) => self.end_of_close_delimited(),
                 Poll::Ready(_) => return Poll::Ready(Err(Broken::Source)),
             }
         }
@@ -192,12 +163,7 @@ impl Body {
         self.pass == 0 && self.staged_sent == self.staged.len() && !self.closes_chunk
     }
 
-    fn flush(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut Stream,
-        to: &Stream,
-    ) -> Poll<Result<(), Broken>> {
+    fn flush(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &Stream) -> Poll<Result<(), Broken>> {
         self.sink_full = false;
         loop {
             let staged = &self.staged[self.staged_sent..];
@@ -220,16 +186,14 @@ impl Body {
                     from.consume(sent - from_staged);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match to.poll_writable(cx) {
-                        Poll::Ready(Ok(())) => {}
-                        Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Sink)),
-                        Poll::Pending => {
-                            self.sink_full = true;
-                            return Poll::Pending;
-                        }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match to.poll_writable(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Sink)),
+                    Poll::Pending => {
+                        self.sink_full = true;
+                        return Poll::Pending;
                     }
-                }
+                },
                 Err(_) => return Poll::Ready(Err(Broken::Sink)),
             }
         }
@@ -241,9 +205,7 @@ impl Body {
         match &mut self.left {
             Left::Nothing => Ok(false),
             Left::Length(left) => {
-                self.pass = buffered
-                    .len()
-                    .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                self.pass = buffered.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= self.pass as u64;
                 if *left == 0 {
                     self.left = Left::Nothing;
@@ -323,11 +285,7 @@ impl Body {
 
     fn count(&mut self, bytes: usize) -> Result<(), Broken> {
         self.bytes += bytes as u64;
-        if self.bytes > self.max_bytes {
-            Err(Broken::TooLarge)
-        } else {
-            Ok(())
-        }
+        if self.bytes > self.max_bytes { Err(Broken::TooLarge) } else { Ok(()) }
     }
 }
 

@@ -40,10 +40,7 @@ impl Request<'_> {
         use onehop_wire::http1::Known;
         let kept = self.listener.http.request_id == onehop_plan::RequestId::Keep;
         let brought = self.head.find(Known::XRequestId).filter(|_| kept);
-        brought.map_or_else(
-            || self.identity.request_id().to_vec(),
-            |field| field.value.of(self.bytes).to_vec(),
-        )
+        brought.map_or_else(|| self.identity.request_id().to_vec(), |field| field.value.of(self.bytes).to_vec())
     }
 }
 
@@ -102,12 +99,7 @@ impl Outcome {
 }
 
 /// Runs one exchange. The client's stream stands behind the request head.
-pub async fn run(
-    shard: &Rc<Shard>,
-    request: &Request<'_>,
-    client: &mut Stream,
-    ledger: &mut Ledger,
-) -> Outcome {
+pub async fn run(shard: &Rc<Shard>, request: &Request<'_>, client: &mut Stream, ledger: &mut Ledger) -> Outcome {
     let mut outcome = Outcome::new();
     let route = match route(shard, request) {
         Ok(route) => route,
@@ -127,20 +119,8 @@ pub async fn run(
     meters.requests.add(1);
     meters.active.add(1);
     cluster.active.set(cluster.active.get() + 1);
-    let active = Active {
-        cluster: &cluster,
-        shard,
-    };
-    attempts(
-        shard,
-        request,
-        client,
-        &route,
-        &cluster,
-        ledger,
-        &mut outcome,
-    )
-    .await;
+    let active = Active { cluster: &cluster, shard };
+    attempts(shard, request, client, &route, &cluster, ledger, &mut outcome).await;
     drop(active);
     outcome
 }
@@ -162,16 +142,8 @@ struct Active<'a> {
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
-        self.cluster
-            .active
-            .set(self.cluster.active.get().saturating_sub(1));
-        self.cluster
-            .cluster
-            .borrow()
-            .meters
-            .core(self.shard.outfit.core)
-            .active
-            .sub(1);
+        self.cluster.active.set(self.cluster.active.get().saturating_sub(1));
+        self.cluster.cluster.borrow().meters.core(self.shard.outfit.core).active.sub(1);
     }
 }
 
@@ -181,16 +153,8 @@ fn route(shard: &Shard, request: &Request<'_>) -> Result<Arc<Route>, Fault> {
     if is_loop(head, bytes, &shard.outfit.instance) {
         return Err(fault(Reason::Loop));
     }
-    let path: &[u8] = if head.path.len == 0 {
-        b"/"
-    } else {
-        head.path.of(bytes)
-    };
-    let found =
-        request
-            .listener
-            .hosts
-            .find(head.authority.of(bytes), path, head.method_span.of(bytes));
+    let path: &[u8] = if head.path.len == 0 { b"/" } else { head.path.of(bytes) };
+    let found = request.listener.hosts.find(head.authority.of(bytes), path, head.method_span.of(bytes));
     found.cloned().ok_or(fault(Reason::NoRoute))
 }
 
@@ -203,9 +167,7 @@ fn is_loop(head: &RequestHead, bytes: &[u8], instance: &str) -> bool {
 }
 
 fn memmem(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window == needle)
+    haystack.windows(needle.len()).any(|window| window == needle)
 }
 
 /// Whether the route and the cluster take this request at all.
@@ -224,11 +186,7 @@ fn admit(request: &Request<'_>, route: &Route, cluster: &ClusterState) -> Result
     if let (BodyLength::Length(length), Some(max)) = (head.body, route.max_body)
         && length > max
     {
-        return Err(Fault::new(
-            Side::Downstream,
-            Step::Route,
-            Reason::BodyTooLarge,
-        ));
+        return Err(Fault::new(Side::Downstream, Step::Route, Reason::BodyTooLarge));
     }
     if cluster.requests_full() {
         return Err(fault(Step::Lease, Reason::Overflow));
@@ -239,10 +197,7 @@ fn admit(request: &Request<'_>, route: &Route, cluster: &ClusterState) -> Result
 /// Whether the route lets this protocol through; `h2c` never (RFC 9113 3.1 dropped it, and it walks around routing).
 pub fn upgrade_allowed(route: &Route, protocol: &[u8]) -> bool {
     !protocol.eq_ignore_ascii_case(b"h2c")
-        && route
-            .upgrades
-            .iter()
-            .any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(protocol))
+        && route.upgrades.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(protocol))
 }
 
 async fn attempts(
@@ -255,41 +210,23 @@ async fn attempts(
     outcome: &mut Outcome,
 ) {
     let idempotent = request.head.method.is_idempotent();
-    let mut wanted = if idempotent {
-        Wanted::Any
-    } else {
-        Wanted::Fresh
-    };
+    let mut wanted = if idempotent { Wanted::Any } else { Wanted::Fresh };
     let mut avoid = Vec::new();
     let mut repeated = false;
     // This request's place in the retry budget, from its first retry to its end.
     let mut held = None;
     loop {
         outcome.attempts += 1;
-        let attempt = Attempt {
-            shard,
-            request,
-            route,
-            cluster,
-            wanted,
-        };
+        let attempt = Attempt { shard, request, route, cluster, wanted };
         let Err(failure) = attempt.run(client, &mut avoid, ledger, outcome).await else {
             return;
         };
-        let connect_retry = failure.fault.retryable
-            && route.retry.on_connect_failure
-            && outcome.attempts <= route.retry.attempts;
+        let connect_retry =
+            failure.fault.retryable && route.retry.on_connect_failure && outcome.attempts <= route.retry.attempts;
         // Once more, on a new connection, where an idle one died at the moment of reuse.
-        let stale_retry = failure.stale
-            && failure.replayable
-            && idempotent
-            && !repeated
-            && route.retry.on_reset_before_response;
-        let retry = if connect_retry && held.is_none() {
-            cluster.may_retry()
-        } else {
-            held.take()
-        };
+        let stale_retry =
+            failure.stale && failure.replayable && idempotent && !repeated && route.retry.on_reset_before_response;
+        let retry = if connect_retry && held.is_none() { cluster.may_retry() } else { held.take() };
         // A connection that died while it idled is no sign of trouble: its retry is outside the budget.
         let permitted = !outcome.started && (stale_retry || (connect_retry && retry.is_some()));
         if !permitted {
@@ -301,13 +238,7 @@ async fn attempts(
             repeated = true;
             wanted = Wanted::New;
         }
-        cluster
-            .cluster
-            .borrow()
-            .meters
-            .core(shard.outfit.core)
-            .retries
-            .add(1);
+        cluster.cluster.borrow().meters.core(shard.outfit.core).retries.add(1);
         route.meters.core(shard.outfit.core).retries.add(1);
     }
 }

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 
 use onehop_net::Peer;
 use onehop_plan::{HttpPolicy, RequestId};
-use onehop_wire::http1::{
-    self, BodyLength, Edits, Field, Known, RequestHead, ResponseHead, Version,
-};
+use onehop_wire::http1::{self, BodyLength, Edits, Field, Known, RequestHead, ResponseHead, Version};
 
 /// Fields that we can add to one head at most.
 const MAX_ADDED: usize = 10;
@@ -52,10 +50,7 @@ impl Identity {
         hex(&mut traceparent[19..35], low ^ high.rotate_left(31));
         hex(&mut traceparent[36..52], random() | 1);
         traceparent[53..].copy_from_slice(b"00");
-        Identity {
-            request_id,
-            traceparent,
-        }
+        Identity { request_id, traceparent }
     }
 
     /// The request's id, as sent upstream when the client brought none.
@@ -66,10 +61,7 @@ impl Identity {
 
 /// Whether a `traceparent` is one (W3C Trace Context, version 00 or later): else it is replaced.
 pub fn is_traceparent(value: &[u8]) -> bool {
-    let hex = |part: &[u8]| {
-        part.iter()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
+    let hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let not_zero = |part: &[u8]| part.iter().any(|byte| *byte != b'0');
     value.len() >= 55
         && (value.len() == 55 || (&value[..2] != b"00" && value[55] == b'-'))
@@ -91,10 +83,7 @@ struct Added<'a> {
 
 impl<'a> Added<'a> {
     fn new() -> Self {
-        Added {
-            list: [(b"", b""); MAX_ADDED],
-            count: 0,
-        }
+        Added { list: [(b"", b""); MAX_ADDED], count: 0 }
     }
 
     fn push(&mut self, name: &'a [u8], value: &'a [u8]) {
@@ -108,10 +97,7 @@ fn bit(index: usize) -> u128 {
 }
 
 fn bits(fields: &[Field], known: Known) -> u128 {
-    let matching = fields
-        .iter()
-        .enumerate()
-        .filter(|(_, field)| field.known == known);
+    let matching = fields.iter().enumerate().filter(|(_, field)| field.known == known);
     matching.fold(0, |bits, (index, _)| bits | bit(index))
 }
 
@@ -157,16 +143,10 @@ pub fn request(
     let mut scratch = Vec::with_capacity(256);
     let peer = origin.peer.ip();
     let via = appended(&mut scratch, head, buf, Known::Via, |out| {
-        out.extend_from_slice(if head.version == Version::Http10 {
-            b"1.0 "
-        } else {
-            b"1.1 "
-        });
+        out.extend_from_slice(if head.version == Version::Http10 { b"1.0 " } else { b"1.1 " });
         out.extend_from_slice(instance.as_bytes());
     });
-    let forwarded_for = appended(&mut scratch, head, buf, Known::XForwardedFor, |out| {
-        write_ip(out, peer)
-    });
+    let forwarded_for = appended(&mut scratch, head, buf, Known::XForwardedFor, |out| write_ip(out, peer));
     let forwarded = policy.forwarded.then(|| {
         drop |= bits(fields, Known::Forwarded);
         let quoted = peer.is_ipv6();
@@ -175,11 +155,7 @@ pub fn request(
                 true => write!(out, "for=\"[{peer}]\""),
                 false => write!(out, "for={peer}"),
             };
-            out.extend_from_slice(if origin.tls {
-                b";proto=https"
-            } else {
-                b";proto=http"
-            });
+            out.extend_from_slice(if origin.tls { b";proto=https" } else { b";proto=http" });
         })
     });
     let trusts = policy.trusted_hops > 0;
@@ -191,10 +167,7 @@ pub fn request(
     add.push(b"X-Forwarded-For", &scratch[forwarded_for]);
     if !(trusts && head.find(Known::XForwardedProto).is_some()) {
         drop |= bits(fields, Known::XForwardedProto);
-        add.push(
-            b"X-Forwarded-Proto",
-            if origin.tls { b"https" } else { b"http" },
-        );
+        add.push(b"X-Forwarded-Proto", if origin.tls { b"https" } else { b"http" });
     }
     if !(trusts && head.find(Known::XForwardedHost).is_some()) {
         drop |= bits(fields, Known::XForwardedHost);
@@ -208,44 +181,22 @@ pub fn request(
         drop |= bits(fields, Known::XRequestId);
         add.push(b"X-Request-Id", &identity.request_id);
     }
-    if !head
-        .find(Known::Traceparent)
-        .is_some_and(|field| is_traceparent(field.value.of(buf)))
-    {
+    if !head.find(Known::Traceparent).is_some_and(|field| is_traceparent(field.value.of(buf))) {
         drop |= bits(fields, Known::Traceparent) | bits(fields, Known::Tracestate);
         add.push(b"traceparent", &identity.traceparent);
     }
     connection_fields(&mut add, head, buf, upgrade);
-    let target = if head.absolute_form {
-        absolute_path(head, buf)
-    } else {
-        head.target.of(buf)
-    };
-    http1::request(
-        out,
-        head,
-        buf,
-        target,
-        &Edits {
-            drop,
-            add: &add.list[..add.count],
-        },
-    );
+    let target = if head.absolute_form { absolute_path(head, buf) } else { head.target.of(buf) };
+    http1::request(out, head, buf, target, &Edits { drop, add: &add.list[..add.count] });
 }
 
 /// The path and query of an absolute-form target; an empty path is `/` (RFC 9112 3.2.1).
 fn absolute_path<'b>(head: &RequestHead, buf: &'b [u8]) -> &'b [u8] {
-    if head.path.len == 0 {
-        b"/"
-    } else {
-        &buf[head.path.start as usize..head.target.end()]
-    }
+    if head.path.len == 0 { b"/" } else { &buf[head.path.start as usize..head.target.end()] }
 }
 
 fn connection_fields<'a>(add: &mut Added<'a>, head: &RequestHead, buf: &'a [u8], upgrade: bool) {
-    let trailers = head
-        .find(Known::Te)
-        .is_some_and(|te| names_token(te.value.of(buf), b"trailers"));
+    let trailers = head.find(Known::Te).is_some_and(|te| names_token(te.value.of(buf), b"trailers"));
     match (upgrade.then_some(head.upgrade).flatten(), trailers) {
         (Some(protocol), _) => {
             add.push(b"Connection", b"Upgrade");
@@ -279,22 +230,10 @@ pub struct Framed {
 pub fn frame(request: &RequestHead, response: &ResponseHead, close: bool) -> Framed {
     use crate::exchange::body::Framing;
     match (response.body, request.version) {
-        (BodyLength::Chunked, Version::Http10) => Framed {
-            close: true,
-            framing: Framing::Unchunked,
-        },
-        (BodyLength::UntilClose, Version::Http10) => Framed {
-            close: true,
-            framing: Framing::Verbatim,
-        },
-        (BodyLength::UntilClose, Version::Http11) => Framed {
-            close,
-            framing: Framing::Chunked,
-        },
-        _ => Framed {
-            close,
-            framing: Framing::Verbatim,
-        },
+        (BodyLength::Chunked, Version::Http10) => Framed { close: true, framing: Framing::Unchunked },
+        (BodyLength::UntilClose, Version::Http10) => Framed { close: true, framing: Framing::Verbatim },
+        (BodyLength::UntilClose, Version::Http11) => Framed { close, framing: Framing::Chunked },
+        _ => Framed { close, framing: Framing::Verbatim },
     }
 }
 
@@ -329,15 +268,7 @@ pub fn response(
     if let Some(timing) = server_timing {
         add.push(b"Server-Timing", timing);
     }
-    http1::response(
-        out,
-        head,
-        buf,
-        &Edits {
-            drop,
-            add: &add.list[..add.count],
-        },
-    );
+    http1::response(out, head, buf, &Edits { drop, add: &add.list[..add.count] });
 }
 
 #[cfg(test)]
@@ -348,18 +279,13 @@ mod tests {
     fn an_identity_is_a_uuid_and_a_trace_context() {
         let mut seed = 7u64;
         let identity = Identity::new(|| {
-            seed = seed
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             seed
         });
         let id = std::str::from_utf8(identity.request_id()).expect("ASCII");
         assert_eq!(id.len(), 36);
         assert_eq!(id.as_bytes()[14], b'4');
-        assert!(
-            matches!(id.as_bytes()[19], b'8' | b'9' | b'a' | b'b'),
-            "{id}"
-        );
+        assert!(matches!(id.as_bytes()[19], b'8' | b'9' | b'a' | b'b'), "{id}");
         assert!(is_traceparent(&identity.traceparent));
     }
 
@@ -368,18 +294,10 @@ mod tests {
         let good = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert!(is_traceparent(good));
         assert!(!is_traceparent(&good[..54]));
-        assert!(!is_traceparent(
-            b"00-00000000000000000000000000000000-b7ad6b7169203331-01"
-        ));
-        assert!(!is_traceparent(
-            b"ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-        ));
-        assert!(!is_traceparent(
-            b"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"
-        ));
-        assert!(is_traceparent(
-            b"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-extra"
-        ));
+        assert!(!is_traceparent(b"00-00000000000000000000000000000000-b7ad6b7169203331-01"));
+        assert!(!is_traceparent(b"ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        assert!(!is_traceparent(b"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"));
+        assert!(is_traceparent(b"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-extra"));
     }
 
     #[test]

@@ -32,14 +32,7 @@ fn phrase(status: u16) -> &'static str {
 }
 
 /// Encodes the answer to a failed request.
-pub fn encode(
-    out: &mut Vec<u8>,
-    fault: &Fault,
-    status: u16,
-    method: Method,
-    version: Version,
-    close: bool,
-) {
+pub fn encode(out: &mut Vec<u8>, fault: &Fault, status: u16, method: Method, version: Version, close: bool) {
     let reason = fault.name();
     let body_length = phrase(status).len() + reason.len() + 3;
     // Writing to a vector cannot fail.
@@ -97,10 +90,7 @@ pub async fn linger(stream: &mut Stream) {
     if stream.ended() || stream.shutdown_write().is_err() {
         return;
     }
-    stream.deadline().arm(
-        onehop_net::clock::now() + LINGER_NS,
-        onehop_net::deadline::Ends::Both,
-    );
+    stream.deadline().arm(onehop_net::clock::now() + LINGER_NS, onehop_net::deadline::Ends::Both);
     let mut left = LINGER_BYTES;
     while left > 0 {
         let buffered = stream.buffered().len();

@@ -20,20 +20,11 @@ use crate::fault::{Fault, Side, Step};
 use crate::shard::Shard;
 
 /// Serves a connection until it ends.
-pub async fn serve(
-    shard: &Rc<Shard>,
-    stream: &mut Stream,
-    entry: &Entry,
-    mut listener: Arc<Listener>,
-    origin: Origin,
-) {
+pub async fn serve(shard: &Rc<Shard>, stream: &mut Stream, entry: &Entry, mut listener: Arc<Listener>, origin: Origin) {
     let mut generation = shard.generation();
     let mut served = 0;
     loop {
-        if wait_for_bytes(shard, stream, entry, &listener, served)
-            .await
-            .is_none()
-        {
+        if wait_for_bytes(shard, stream, entry, &listener, served).await.is_none() {
             return;
         }
         if generation != shard.generation() {
@@ -68,14 +59,8 @@ async fn wait_for_bytes(
     entry.doing.set(Doing::Idle);
     stream.release();
     // A new connection that sends nothing is as slow as one that sends half a head.
-    let wait = if served == 0 {
-        listener.http.header_timeout
-    } else {
-        listener.http.idle_timeout
-    };
-    stream
-        .deadline()
-        .arm(clock::after(clock::now(), wait), Ends::Both);
+    let wait = if served == 0 { listener.http.header_timeout } else { listener.http.idle_timeout };
+    stream.deadline().arm(clock::after(clock::now(), wait), Ends::Both);
     match stream.fill(Size::Small).await {
         Ok(1..) => Some(()),
         _ if stream.timed_out() && served == 0 => {
@@ -104,34 +89,11 @@ async fn one(
     stream.deadline().disarm();
     ledger.mark(Mark::HeadComplete, clock::now());
     let keep = match read {
-        Ok(true) => {
-            exchange_one(
-                shard,
-                stream,
-                entry,
-                listener,
-                origin,
-                served,
-                &mut head,
-                &bytes,
-                &mut ledger,
-            )
-            .await
-        }
+        Ok(true) => exchange_one(shard, stream, entry, listener, origin, served, &mut head, &bytes, &mut ledger).await,
         Ok(false) => false,
         Err(fault) => {
             let outcome = Outcome::rejected(fault);
-            conclude(
-                shard,
-                stream,
-                entry,
-                listener,
-                origin,
-                None,
-                outcome,
-                &mut ledger,
-            )
-            .await
+            conclude(shard, stream, entry, listener, origin, None, outcome, &mut ledger).await
         }
     };
     shard.give_head(bytes);
@@ -157,27 +119,15 @@ async fn read_head(
         check_growing(stream.buffered(), &limits)?;
         if !armed {
             armed = true;
-            stream.deadline().arm(
-                clock::after(begun, listener.http.header_timeout),
-                Ends::Read,
-            );
+            stream.deadline().arm(clock::after(begun, listener.http.header_timeout), Ends::Read);
         }
         match stream.fill(Size::Medium).await {
             Ok(1..) => {}
             _ if stream.timed_out() => {
-                return Err(Fault::new(
-                    Side::Downstream,
-                    Step::Head,
-                    Reason::HeaderTimeout,
-                ));
+                return Err(Fault::new(Side::Downstream, Step::Head, Reason::HeaderTimeout));
             }
             // Nothing but empty lines: there was no request.
-            Ok(_)
-                if stream
-                    .buffered()
-                    .iter()
-                    .all(|byte| matches!(byte, b'\r' | b'\n')) =>
-            {
+            Ok(_) if stream.buffered().iter().all(|byte| matches!(byte, b'\r' | b'\n')) => {
                 return Ok(false);
             }
             _ => return Err(Fault::new(Side::Downstream, Step::Head, Reason::ClientLeft)),
@@ -195,17 +145,13 @@ fn check_growing(buffered: &[u8], limits: &Limits) -> Result<(), Fault> {
     if buffered.len() > limits.head_bytes {
         return Err(Fault::rejected(Reject::HeadTooLarge));
     }
-    if buffered.len() > limits.request_line && !buffered[..limits.request_line + 2].contains(&b'\n')
-    {
+    if buffered.len() > limits.request_line && !buffered[..limits.request_line + 2].contains(&b'\n') {
         return Err(Fault::rejected(Reject::LineTooLong));
     }
     Ok(())
 }
 
-#[allow(
-    clippy::too_many_arguments,
-    reason = "each is a different part of one exchange"
-)]
+#[allow(clippy::too_many_arguments, reason = "each is a different part of one exchange")]
 async fn exchange_one(
     shard: &Rc<Shard>,
     stream: &mut Stream,
@@ -222,33 +168,14 @@ async fn exchange_one(
         head.keep_alive = false;
     }
     let identity = Identity::new(|| shard.random());
-    let request = Request {
-        head,
-        bytes,
-        origin,
-        identity: &identity,
-        listener,
-    };
+    let request = Request { head, bytes, origin, identity: &identity, listener };
     listener.meters.core(shard.outfit.core).requests.add(1);
     let outcome = exchange::run(shard, &request, stream, ledger).await;
-    conclude(
-        shard,
-        stream,
-        entry,
-        listener,
-        origin,
-        Some(&request),
-        outcome,
-        ledger,
-    )
-    .await
+    conclude(shard, stream, entry, listener, origin, Some(&request), outcome, ledger).await
 }
 
 /// Answers what failed, tunnels what was upgraded, and keeps the books. Says whether the connection goes on.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "each is a different part of one exchange"
-)]
+#[allow(clippy::too_many_arguments, reason = "each is a different part of one exchange")]
 async fn conclude(
     shard: &Rc<Shard>,
     stream: &mut Stream,
@@ -265,10 +192,7 @@ async fn conclude(
     }
     if let Some(mut lease) = outcome.tunnel.take() {
         entry.doing.set(Doing::Tunnel);
-        let idle = listener
-            .tcp
-            .as_ref()
-            .map_or(std::time::Duration::from_secs(3600), |tcp| tcp.idle_timeout);
+        let idle = listener.tcp.as_ref().map_or(std::time::Duration::from_secs(3600), |tcp| tcp.idle_timeout);
         ledger.enter(onehop_meter::ledger::State::UpstreamWait, clock::now());
         let passed = onehop_net::relay::relay(stream, &mut lease.stream, idle).await;
         outcome.bytes_in += passed.up;
@@ -307,17 +231,13 @@ async fn answer(
     let method = request.map_or(Default::default(), |request| request.head.method);
     let version = request.map_or(Default::default(), |request| request.head.version);
     // Only a request without a body, or one that was read, leaves the connection at a request's beginning.
-    let clean = request.is_some_and(|request| {
-        request.head.keep_alive && request.head.body == onehop_wire::http1::BodyLength::None
-    });
+    let clean = request
+        .is_some_and(|request| request.head.keep_alive && request.head.body == onehop_wire::http1::BodyLength::None);
     let keep = clean && fault.side != Side::Downstream;
     let mut out = Vec::with_capacity(512);
     reply::encode(&mut out, fault, status, method, version, !keep);
     outcome.status = status;
-    stream.deadline().arm(
-        clock::after(clock::now(), listener.http.body_idle_timeout),
-        Ends::Both,
-    );
+    stream.deadline().arm(clock::after(clock::now(), listener.http.body_idle_timeout), Ends::Both);
     let written = stream.write_all(&out).await;
     stream.deadline().disarm();
     keep && written.is_ok()

@@ -55,19 +55,13 @@ struct Account {
 impl Account {
     fn new(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>) -> Account {
         endpoint.active.set(endpoint.active.get() + 1);
-        Account {
-            cluster: cluster.clone(),
-            endpoint: endpoint.clone(),
-            open: false,
-        }
+        Account { cluster: cluster.clone(), endpoint: endpoint.clone(), open: false }
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
-        self.endpoint
-            .active
-            .set(self.endpoint.active.get().saturating_sub(1));
+        self.endpoint.active.set(self.endpoint.active.get().saturating_sub(1));
         if self.open {
             self.cluster.closed(&self.endpoint, 1);
         }
@@ -82,23 +76,12 @@ impl Lease {
 
     /// Gives a connection back that is between two messages.
     pub fn give_back(self) {
-        let Lease {
-            stream,
-            mut account,
-            born,
-            requests,
-            ..
-        } = self;
+        let Lease { stream, mut account, born, requests, .. } = self;
         if account.endpoint.retired.get() {
             return;
         }
         stream.deadline().disarm();
-        let idle = Idle {
-            stream,
-            since: clock::now(),
-            born,
-            requests: requests + 1,
-        };
+        let idle = Idle { stream, since: clock::now(), born, requests: requests + 1 };
         let bounds = account.cluster.bounds();
         if account.endpoint.pool.borrow_mut().give_back(idle, &bounds) {
             account.open = false;
@@ -112,11 +95,7 @@ impl Lease {
 ///
 /// # Errors
 /// A fault of step `Lease`; those where no byte was sent are retryable.
-pub async fn lease(
-    cluster: &Rc<ClusterState>,
-    wanted: Wanted,
-    avoid: &mut Vec<usize>,
-) -> Result<Lease, Fault> {
+pub async fn lease(cluster: &Rc<ClusterState>, wanted: Wanted, avoid: &mut Vec<usize>) -> Result<Lease, Fault> {
     let mut waited = false;
     loop {
         let index = pick(cluster, avoid)?;
@@ -125,10 +104,8 @@ pub async fn lease(
             return Ok(lease);
         }
         let config = cluster.cluster.borrow().clone();
-        let full = config
-            .limits
-            .connections
-            .is_some_and(|limit| cluster.connections.get() >= share(limit, cluster.cores));
+        let full =
+            config.limits.connections.is_some_and(|limit| cluster.connections.get() >= share(limit, cluster.cores));
         if !full || (!waited && make_room(cluster)) {
             let connected = connect(cluster, &endpoint, nanos(config.connect_timeout)).await;
             if connected.is_err() && !avoid.contains(&index) {
@@ -145,11 +122,7 @@ pub async fn lease(
 fn pick(cluster: &ClusterState, avoid: &[usize]) -> Result<usize, Fault> {
     let config = cluster.cluster.borrow();
     let endpoints = cluster.endpoints.borrow();
-    let load = |index: usize| {
-        endpoints
-            .get(index)
-            .map_or(0, |endpoint| endpoint.active.get())
-    };
+    let load = |index: usize| endpoints.get(index).map_or(0, |endpoint| endpoint.active.get());
     let mut balancer = cluster.balancer.borrow_mut();
     let picked = balancer.pick(&config.endpoints, &load, avoid);
     picked
@@ -158,11 +131,7 @@ fn pick(cluster: &ClusterState, avoid: &[usize]) -> Result<usize, Fault> {
         .ok_or(Fault::new(Side::Proxy, Step::Lease, Reason::NoEndpoint))
 }
 
-fn reuse(
-    cluster: &Rc<ClusterState>,
-    endpoint: &Rc<EndpointState>,
-    wanted: Wanted,
-) -> Option<Lease> {
+fn reuse(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, wanted: Wanted) -> Option<Lease> {
     let max_idle_ns = match wanted {
         Wanted::Any => u64::MAX,
         Wanted::Fresh => FRESH_NS,
@@ -172,49 +141,19 @@ fn reuse(
         return None;
     }
     let bounds = cluster.bounds();
-    let (idle, evicted) = endpoint
-        .pool
-        .borrow_mut()
-        .take(clock::now(), &bounds, max_idle_ns);
+    let (idle, evicted) = endpoint.pool.borrow_mut().take(clock::now(), &bounds, max_idle_ns);
     if evicted > 0 {
-        cluster
-            .cluster
-            .borrow()
-            .meters
-            .core(cluster.core)
-            .pool_evicted
-            .add(evicted);
+        cluster.cluster.borrow().meters.core(cluster.core).pool_evicted.add(evicted);
         cluster.closed(endpoint, evicted as u32);
     }
-    let Idle {
-        stream,
-        born,
-        requests,
-        ..
-    } = idle?;
-    cluster
-        .cluster
-        .borrow()
-        .meters
-        .core(cluster.core)
-        .pool_hits
-        .add(1);
+    let Idle { stream, born, requests, .. } = idle?;
+    cluster.cluster.borrow().meters.core(cluster.core).pool_hits.add(1);
     let mut account = Account::new(cluster, endpoint);
     account.open = true;
-    Some(Lease {
-        stream,
-        reused: true,
-        account,
-        born,
-        requests,
-    })
+    Some(Lease { stream, reused: true, account, born, requests })
 }
 
-async fn connect(
-    cluster: &Rc<ClusterState>,
-    endpoint: &Rc<EndpointState>,
-    timeout_ns: u64,
-) -> Result<Lease, Fault> {
+async fn connect(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, timeout_ns: u64) -> Result<Lease, Fault> {
     let mut account = Account::new(cluster, endpoint);
     let address = net_address(&endpoint.endpoint.borrow().address);
     // Counted before the wait, so that a burst cannot pass the limit while it connects.
@@ -229,13 +168,7 @@ async fn connect(
         Ok(stream) => {
             meters.connects.add(1);
             peer.meters.core(cluster.core).connects.add(1);
-            Ok(Lease {
-                stream,
-                reused: false,
-                account,
-                born: now,
-                requests: 0,
-            })
+            Ok(Lease { stream, reused: false, account, born: now, requests: 0 })
         }
         Err(error) => {
             meters.connect_failures.add(1);
@@ -255,19 +188,9 @@ fn make_room(cluster: &ClusterState) -> bool {
     let endpoints = cluster.endpoints.borrow().clone();
     for endpoint in endpoints.iter() {
         if endpoint.pool.borrow_mut().drop_oldest() {
-            endpoint
-                .connections
-                .set(endpoint.connections.get().saturating_sub(1));
-            cluster
-                .connections
-                .set(cluster.connections.get().saturating_sub(1));
-            cluster
-                .cluster
-                .borrow()
-                .meters
-                .core(cluster.core)
-                .connections
-                .sub(1);
+            endpoint.connections.set(endpoint.connections.get().saturating_sub(1));
+            cluster.connections.set(cluster.connections.get().saturating_sub(1));
+            cluster.cluster.borrow().meters.core(cluster.core).connections.sub(1);
             return true;
         }
     }
@@ -289,10 +212,7 @@ impl Drop for InLine<'_> {
         if self.waiter.granted.get() {
             self.cluster.wake_one();
         } else {
-            self.cluster
-                .waiters
-                .borrow_mut()
-                .retain(|other| !Rc::ptr_eq(other, &self.waiter));
+            self.cluster.waiters.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.waiter));
         }
     }
 }
@@ -301,16 +221,9 @@ async fn wait_in_line(cluster: &ClusterState, timeout_ns: u64) -> Result<(), Fau
     if cluster.waiters.borrow().len() >= MAX_WAITERS {
         return Err(Fault::new(Side::Proxy, Step::Lease, Reason::Overflow));
     }
-    let waiter = Rc::new(Waiter {
-        waker: RefCell::new(None),
-        granted: Cell::new(false),
-    });
+    let waiter = Rc::new(Waiter { waker: RefCell::new(None), granted: Cell::new(false) });
     cluster.waiters.borrow_mut().push_back(waiter.clone());
-    let line = InLine {
-        cluster,
-        waiter,
-        served: Cell::new(false),
-    };
+    let line = InLine { cluster, waiter, served: Cell::new(false) };
     let granted = poll_fn(|cx| {
         if line.waiter.granted.get() {
             return Poll::Ready(());
@@ -318,12 +231,7 @@ async fn wait_in_line(cluster: &ClusterState, timeout_ns: u64) -> Result<(), Fau
         *line.waiter.waker.borrow_mut() = Some(cx.waker().clone());
         Poll::Pending
     });
-    match first(
-        granted,
-        deadline::sleep_until(clock::now().saturating_add(timeout_ns)),
-    )
-    .await
-    {
+    match first(granted, deadline::sleep_until(clock::now().saturating_add(timeout_ns))).await {
         Either::Left(()) => {
             line.served.set(true);
             Ok(())

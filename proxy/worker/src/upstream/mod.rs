@@ -83,12 +83,9 @@ impl ClusterState {
     /// Takes a new version of the cluster over; endpoints with the same address keep their connections and load.
     pub fn install(&self, cluster: Arc<Cluster>, seed: u64) {
         let mut endpoints = self.endpoints.borrow_mut();
-        let mut kept: Vec<Rc<EndpointState>> =
-            Vec::with_capacity(cluster.endpoints.endpoints.len());
+        let mut kept: Vec<Rc<EndpointState>> = Vec::with_capacity(cluster.endpoints.endpoints.len());
         for endpoint in &cluster.endpoints.endpoints {
-            let known = endpoints
-                .iter()
-                .find(|known| known.endpoint.borrow().address == endpoint.address);
+            let known = endpoints.iter().find(|known| known.endpoint.borrow().address == endpoint.address);
             let state = match known {
                 Some(known) => {
                     *known.endpoint.borrow_mut() = endpoint.clone();
@@ -114,8 +111,7 @@ impl ClusterState {
         *endpoints = kept;
         drop(endpoints);
         if self.cluster.borrow().balance != cluster.balance {
-            *self.balancer.borrow_mut() =
-                Balancer::new(cluster.balance, self.core, self.cores, seed);
+            *self.balancer.borrow_mut() = Balancer::new(cluster.balance, self.core, self.cores, seed);
         }
         *self.cluster.borrow_mut() = cluster;
     }
@@ -135,12 +131,7 @@ impl ClusterState {
         for endpoint in self.endpoints.borrow().iter() {
             let evicted = endpoint.pool.borrow_mut().sweep(now, &bounds);
             if evicted > 0 {
-                self.cluster
-                    .borrow()
-                    .meters
-                    .core(self.core)
-                    .pool_evicted
-                    .add(evicted);
+                self.cluster.borrow().meters.core(self.core).pool_evicted.add(evicted);
                 self.closed(endpoint, evicted as u32);
             }
         }
@@ -149,10 +140,7 @@ impl ClusterState {
     /// Whether the limit on requests in flight is reached.
     pub fn requests_full(&self) -> bool {
         let cluster = self.cluster.borrow();
-        let full = cluster
-            .limits
-            .requests
-            .is_some_and(|limit| self.active.get() >= share(limit, self.cores));
+        let full = cluster.limits.requests.is_some_and(|limit| self.active.get() >= share(limit, self.cores));
         if full {
             cluster.meters.core(self.core).overflow.add(1);
         }
@@ -167,18 +155,12 @@ impl ClusterState {
             return None;
         }
         self.retrying.set(self.retrying.get() + 1);
-        Some(Retrying {
-            cluster: self.clone(),
-        })
+        Some(Retrying { cluster: self.clone() })
     }
 
     /// Idle connections of this cluster on this core.
     pub fn idle(&self) -> usize {
-        self.endpoints
-            .borrow()
-            .iter()
-            .map(|endpoint| endpoint.pool.borrow().len())
-            .sum()
+        self.endpoints.borrow().iter().map(|endpoint| endpoint.pool.borrow().len()).sum()
     }
 
     fn bounds(&self) -> Bounds {
@@ -194,26 +176,13 @@ impl ClusterState {
     fn opened(&self, endpoint: &EndpointState) {
         endpoint.connections.set(endpoint.connections.get() + 1);
         self.connections.set(self.connections.get() + 1);
-        self.cluster
-            .borrow()
-            .meters
-            .core(self.core)
-            .connections
-            .add(1);
+        self.cluster.borrow().meters.core(self.core).connections.add(1);
     }
 
     fn closed(&self, endpoint: &EndpointState, count: u32) {
-        endpoint
-            .connections
-            .set(endpoint.connections.get().saturating_sub(count));
-        self.connections
-            .set(self.connections.get().saturating_sub(count));
-        self.cluster
-            .borrow()
-            .meters
-            .core(self.core)
-            .connections
-            .sub(i64::from(count));
+        endpoint.connections.set(endpoint.connections.get().saturating_sub(count));
+        self.connections.set(self.connections.get().saturating_sub(count));
+        self.cluster.borrow().meters.core(self.core).connections.sub(i64::from(count));
         for _ in 0..count {
             self.wake_one();
         }
@@ -236,9 +205,7 @@ pub struct Retrying {
 
 impl Drop for Retrying {
     fn drop(&mut self) {
-        self.cluster
-            .retrying
-            .set(self.cluster.retrying.get().saturating_sub(1));
+        self.cluster.retrying.set(self.cluster.retrying.get().saturating_sub(1));
     }
 }
 

@@ -60,8 +60,7 @@ impl Pool {
 
     /// Keeps a connection for the next exchange. False when it was closed instead.
     pub fn give_back(&mut self, idle: Idle, bounds: &Bounds) -> bool {
-        let spent = idle.requests >= bounds.max_requests
-            || idle.since.saturating_sub(idle.born) >= bounds.age_ns;
+        let spent = idle.requests >= bounds.max_requests || idle.since.saturating_sub(idle.born) >= bounds.age_ns;
         if spent || self.idle.len() >= bounds.max_idle {
             return false;
         }

@@ -1,0 +1,191 @@
+//! The real binary, started with a configuration on free ports.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use crate::client::Client;
+
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// The `onehop` binary, built once per test process in the profile of the tests.
+pub fn binary() -> &'static Path {
+    BINARY.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+        let status = Command::new(env!("CARGO")).current_dir(root).args(["build", "--quiet", "-p", "onehop"]).status();
+        assert!(status.expect("cargo runs").success(), "the binary does not build");
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        target.join("debug").join("onehop")
+    })
+}
+
+/// A new folder for one test.
+pub fn folder() -> PathBuf {
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("onehop-test-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+/// A running proxy; ended when it is dropped.
+pub struct Proxy {
+    child: Child,
+    /// What it said before it was ready.
+    pub said: Vec<String>,
+    /// The configuration's file.
+    pub config: PathBuf,
+    errors: Receiver<String>,
+}
+
+impl Proxy {
+    /// Starts with a configuration; each listener's address is best `127.0.0.1:0`.
+    pub fn start(config: &str) -> Proxy {
+        Proxy::start_with(config, &[], None)
+    }
+
+    /// Starts with further arguments, by way of another program if one is given.
+    pub fn start_with(config: &str, arguments: &[&str], launcher: Option<&Path>) -> Proxy {
+        let path = folder().join("onehop.toml");
+        std::fs::write(&path, config).expect("writes");
+        Proxy::start_file(path, arguments, launcher)
+    }
+
+    /// Starts with a file that is there.
+    pub fn start_file(config: PathBuf, arguments: &[&str], launcher: Option<&Path>) -> Proxy {
+        let mut command = match launcher {
+            Some(launcher) => {
+                let mut command = Command::new(launcher);
+                command.arg(binary());
+                command
+            }
+            None => Command::new(binary()),
+        };
+        let workers = ["--workers", "2"];
+        command.arg("gateway").arg("--config").arg(&config).args(["--admin", "127.0.0.1:0"]);
+        if !arguments.contains(&"--workers") {
+            command.args(workers);
+        }
+        let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        let (sender, errors) = channel();
+        let stderr = child.stderr.take().expect("piped");
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut said = Vec::new();
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        for line in lines.by_ref().map_while(Result::ok) {
+            if line == "ready" {
+                break;
+            }
+            said.push(line);
+        }
+        if said.is_empty() {
+            let errors: Vec<String> = errors.iter().collect();
+            panic!("it did not start: {}", errors.join("\n"));
+        }
+        // Whatever it says later (access records) must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Proxy { child, said, config, errors }
+    }
+
+    fn find(&self, prefix: &str) -> SocketAddr {
+        let line = self.said.iter().find_map(|line| line.strip_prefix(prefix));
+        let line = line.unwrap_or_else(|| panic!("no line {prefix:?} in {:?}", self.said));
+        line.rsplit([' ', '/']).next().and_then(|word| word.parse().ok()).expect("an address")
+    }
+
+    /// Where a listener listens.
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        self.find(&format!("listening {listener} "))
+    }
+
+    /// A connection to a listener.
+    pub fn connect(&self, listener: &str) -> Client {
+        Client::connect(self.address(listener))
+    }
+
+    /// An answer of the admin endpoint: status and body.
+    pub fn admin(&self, path: &str) -> (u16, String) {
+        let mut client = Client::connect(self.find("admin "));
+        let response = client.get(path);
+        (response.status, response.text())
+    }
+
+    /// The sum of a metric's samples whose labels contain the text.
+    pub fn metric(&self, name: &str, labels: &str) -> f64 {
+        let (_, text) = self.admin("/metrics");
+        let samples = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name) && line.contains(labels));
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// The downstream connections that it lists.
+    pub fn connections(&self) -> usize {
+        let (_, text) = self.admin("/connections");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        usize::try_from(value["count"].as_u64().expect("a count")).expect("fits")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Descriptors that it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Waits for a line on standard error that contains the text, and returns it.
+    pub fn wait_for_error(&self, text: &str) -> String {
+        loop {
+            let line =
+                self.errors.recv_timeout(Duration::from_secs(10)).unwrap_or_else(|_| panic!("never said {text:?}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Waits until it has ended by itself; its exit code.
+    pub fn wait(&mut self) -> i32 {
+        self.child.wait().expect("a child").code().unwrap_or(-1)
+    }
+
+    /// Runs the binary to its end: exit code, standard output and error.
+    pub fn run(arguments: &[&str]) -> (i32, String, String) {
+        let mut child = Command::new(binary())
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let (mut out, mut error) = (String::new(), String::new());
+        child.stdout.take().expect("piped").read_to_string(&mut out).expect("text");
+        child.stderr.take().expect("piped").read_to_string(&mut error).expect("text");
+        (child.wait().expect("a child").code().unwrap_or(-1), out, error)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,137 @@
+//! Clients that are slow, silent, or gone.
+
+use onehop_tests::{Client, Origin, Proxy, eventually};
+
+#[test]
+fn a_slow_head_is_408_and_a_slow_body_too() {
+    let origin = Origin::start(|connection| {
+        while let Some(head) = connection.head() {
+            connection.body(&head);
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let proxy = Proxy::start(&origin.config("header_timeout = \"100ms\"\nbody_timeout = \"100ms\"", "", ""));
+    let mut client = proxy.connect("edge");
+    let response = client.ask("GET / HTTP/1.1\r\nHos");
+    assert_eq!((response.status, response.field("connection")), (408, Some("close")));
+    assert!(client.is_closed());
+    let mut client = proxy.connect("edge");
+    let response = client.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
+    assert_eq!(response.status, 408, "{}", response.head);
+    // One that never says anything is closed without an answer.
+    assert!(proxy.connect("edge").is_closed());
+    eventually("it is counted", || proxy.metric("onehop_listener_faults_total", "header-timeout") >= 2.0);
+    eventually("it is counted", || proxy.metric("onehop_listener_faults_total", "body-timeout") >= 1.0);
+}
+
+#[test]
+fn an_idle_connection_is_closed_in_time() {
+    let origin = Origin::echo();
+    let proxy = Proxy::start(&origin.config("idle_timeout = \"100ms\"", "", ""));
+    let mut client = proxy.connect("edge");
+    assert_eq!(client.get("/").status, 200);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_deadline_fires_while_another_connection_keeps_the_core_polling() {
+    let origin = Origin::echo();
+    let mut config = origin.config("header_timeout = \"300ms\"", "", "");
+    config.insert_str(0, "[runtime]\nbusy_poll = \"100ms\"\n");
+    let proxy = Proxy::start_with(&config, &["--workers", "1"], None);
+    let mut slow = proxy.connect("edge");
+    slow.send("GET / HTTP/1.1\r\nHos");
+    let mut busy = proxy.connect("edge");
+    let started = std::time::Instant::now();
+    let watcher = std::thread::spawn(move || slow.response().status);
+    while !watcher.is_finished() {
+        assert_eq!(busy.get("/").status, 200);
+        assert!(started.elapsed().as_secs() < 10, "the deadline does not fire");
+    }
+    assert_eq!(watcher.join().expect("no panic"), 408);
+}
+
+#[test]
+fn a_client_that_leaves_releases_the_upstream() {
+    let (told, gone) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let origin = Origin::start(move |connection| {
+        connection.head();
+        connection.wait_for_end();
+        told.lock().expect("no panic").send(()).expect("the test waits");
+    });
+    let proxy = Proxy::start(&origin.config("", "timeout = \"off\"", ""));
+    let mut client = proxy.connect("edge");
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    eventually("the request arrived", || origin.accepted() == 1);
+    drop(client);
+    gone.recv_timeout(std::time::Duration::from_secs(10)).expect("the upstream connection is closed");
+    eventually("nothing is left", || proxy.connections() == 0);
+}
+
+#[test]
+fn a_half_closed_client_still_gets_its_answer() {
+    let origin = Origin::echo();
+    let proxy = Proxy::start(&origin.config("", "", ""));
+    let mut client = proxy.connect("edge");
+    client.send("GET /half HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.finish();
+    assert_eq!(client.response().text(), "/half");
+}
+
+#[test]
+fn a_client_that_never_reads_is_cut_and_held_up_no_one() {
+    let origin = Origin::start(|connection| {
+        while let Some(head) = connection.head() {
+            let length = if head.contains("/large") { 50_000_000 } else { 2 };
+            connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"));
+            connection.send(vec![b'x'; length]);
+        }
+    });
+    let proxy = Proxy::start_with(&origin.config("body_timeout = \"500ms\"", "", ""), &["--workers", "1"], None);
+    let mut lazy = proxy.connect("edge");
+    lazy.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    for _ in 0..20 {
+        assert_eq!(proxy.connect("edge").get("/small").text(), "xx");
+    }
+    eventually("the lazy one is cut", || proxy.metric("onehop_listener_faults_total", "write-timeout") >= 1.0);
+    // What it did not read was never buffered here.
+    assert!(proxy.metric("onehop_core_buffer_bytes", "") < 4_000_000.0);
+}
+
+#[test]
+fn a_thousand_connections_dropped_at_random_leave_nothing() {
+    let origin = Origin::echo();
+    let proxy = Proxy::start(&origin.config("", "", ""));
+    proxy.connect("edge").get("/");
+    eventually("the first is over", || proxy.connections() == 0);
+    let before = proxy.descriptors();
+    let request = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n12345678901234567890";
+    let mut seed = 1u64;
+    let mut open: Vec<Client> = Vec::new();
+    for _ in 0..1000 {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let mut client = proxy.connect("edge");
+        client.send(&request[..(seed >> 33) as usize % (request.len() + 1)]);
+        open.push(client);
+        if open.len() > 50 {
+            open.swap_remove((seed >> 40) as usize % 50);
+        }
+    }
+    open.clear();
+    eventually("every connection is gone", || proxy.connections() == 0);
+    eventually("every descriptor is closed", || proxy.descriptors() <= before + 40);
+    assert_eq!(proxy.connect("edge").get("/still").text(), "/still");
+}
+
+#[test]
+fn too_large_a_body_is_413() {
+    let origin = Origin::echo();
+    let proxy = Proxy::start(&origin.config("", "max_body = \"1KiB\"", ""));
+    let response = proxy.connect("edge").ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\n");
+    assert_eq!(response.status, 413);
+    let chunk = format!("800\r\n{}\r\n0\r\n\r\n", "x".repeat(0x800));
+    let response =
+        proxy.connect("edge").ask(format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"));
+    assert_eq!(response.status, 413);
+}

@@ -88,10 +88,13 @@ pub fn run<F: Future>(
     if let Some(cpu) = options.cpu {
         process::pin_to_cpu(cpu)?;
     }
-    let (mut engine, rung) = {
+    let (engine, rung) = {
         let _one_at_a_time = BUILDING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         ring::build(options.first_rung)?
     };
+    // Never dropped: the engine's drop frees buffers that the kernel may still write into, and the tasks' destructors
+    // would find no engine. A core ends only shortly before its process does.
+    let mut engine = std::mem::ManuallyDrop::new(engine);
     let budget_ns = Rc::new(Cell::new(ring::budget(options.busy_poll)));
     let core = Core { rung, budget_ns: budget_ns.clone() };
     let ring_fd = engine.ring_fd();

@@ -111,7 +111,7 @@ impl Stream {
         Ok(stream)
     }
 
-    /// The bytes that were read and not consumed.
+    /// The bytes that were read and not consumed; none while a read is posted, which takes the buffer along.
     #[inline]
     pub fn buffered(&self) -> &[u8] {
         self.buf.as_ref().map_or(&[], Buf::data)

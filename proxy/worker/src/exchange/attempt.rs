@@ -254,7 +254,10 @@ impl Attempt<'_> {
                 ledger.enter(State::UpstreamWait, now);
             }
             loop {
-                if let Some(end) = response.scanner.find_end(lease.stream.buffered()) {
+                // While a read is posted, the buffer is in the kernel's hands and shows nothing.
+                if !lease.stream.is_reading()
+                    && let Some(end) = response.scanner.find_end(lease.stream.buffered())
+                {
                     response.end = end;
                     return Poll::Ready(Ok(Heard::Bytes));
                 }

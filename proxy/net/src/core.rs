@@ -2,6 +2,7 @@
 //! Thread-local and single-writer; the floors above copy the figures into their meters.
 
 use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
 use std::task::Waker;
 
 /// Figures of this core, since it started.
@@ -20,7 +21,7 @@ pub(crate) struct State {
     pub polls: Cell<u64>,
     pub polling_ns: Cell<u64>,
     /// Set while the polling task sleeps and wants to hear of the next completion.
-    pub poller: RefCell<Option<Waker>>,
+    pub poller: ManuallyDrop<RefCell<Option<Waker>>>,
     pub epoll: Cell<bool>,
 }
 
@@ -30,7 +31,8 @@ thread_local! {
             completions: Cell::new(0),
             polls: Cell::new(0),
             polling_ns: Cell::new(0),
-            poller: RefCell::new(None),
+            // As the deadline wheel: a waker may own a task.
+            poller: ManuallyDrop::new(RefCell::new(None)),
             epoll: Cell::new(false),
         }
     };

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 use std::task::{Poll, Waker};
 
@@ -192,7 +193,8 @@ impl Wheel {
 }
 
 thread_local! {
-    static WHEEL: RefCell<Wheel> = RefCell::new(Wheel::new(clock::now()));
+    // Never dropped: its wakers own tasks, and a task's destructor would find neither wheel nor engine.
+    static WHEEL: ManuallyDrop<RefCell<Wheel>> = ManuallyDrop::new(RefCell::new(Wheel::new(clock::now())));
 }
 
 /// Advances this core's wheel. The polling task calls it on every turn, the ticker when a bucket comes up.

@@ -114,10 +114,7 @@ async fn watch(agent: Agent, serving: impl FnOnce(Option<SocketAddr>)) -> std::i
             }
         }
     }
-    let mut status = lock(&shared);
-    status.draining = true;
-    status.publisher.drain(drain);
-    drop(status);
+    begin_drain(&shared, drain);
     eprintln!("onehop: draining, for at most {} s; a second signal ends at once", drain.as_secs_f64());
     // While the cores drain, this loop has one thing left to do.
     tokio::spawn(async move {
@@ -128,6 +125,12 @@ async fn watch(agent: Agent, serving: impl FnOnce(Option<SocketAddr>)) -> std::i
     // The cores' threads end by themselves; the caller joins them while this runtime goes on.
     tokio::task::spawn_blocking(wait_for_cores).await.unwrap_or(());
     Ok((Ended::Draining, log))
+}
+
+fn begin_drain(shared: &Shared, limit: Duration) {
+    let mut status = lock(shared);
+    status.draining = true;
+    status.publisher.drain(limit);
 }
 
 static CORES_DONE: (Mutex<bool>, std::sync::Condvar) = (Mutex::new(false), std::sync::Condvar::new());

@@ -113,7 +113,7 @@ impl Merged {
         let mut seen = 0;
         self.counts[..BUCKETS - 1].iter().enumerate().filter_map(move |(at, count)| {
             seen += count;
-            (at as u32 % STEPS == 0).then(|| (bound(at), seen))
+            (at as u32).is_multiple_of(STEPS).then(|| (bound(at), seen))
         })
     }
 }

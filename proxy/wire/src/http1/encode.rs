@@ -1,6 +1,8 @@
 //! Writing heads: the field lines that stay are copied in runs as long as possible, with their bytes as they were.
 
-use super::head::{Field, Known, RequestHead, ResponseHead};
+use super::head::{Field, Known};
+use super::request::RequestHead;
+use super::response::ResponseHead;
 
 /// What changes between the head that came and the one that goes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,7 +73,7 @@ fn fields(out: &mut Vec<u8>, fields: &[Field], buf: &[u8], edits: &Edits<'_>) {
 }
 
 /// Writes a request head, always as HTTP/1.1.
-pub fn request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], target: &[u8], edits: &Edits<'_>) {
+pub fn encode_request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], target: &[u8], edits: &Edits<'_>) {
     out.reserve(head.head_len + 512);
     out.extend_from_slice(head.method_span.of(buf));
     out.push(b' ');
@@ -81,7 +83,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], target: &[u8],
 }
 
 /// Writes a response head, always as HTTP/1.1.
-pub fn response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], edits: &Edits<'_>) {
+pub fn encode_response(out: &mut Vec<u8>, head: &ResponseHead, buf: &[u8], edits: &Edits<'_>) {
     out.reserve(head.head_len + 128);
     let status = head.status;
     let digit = |place: u16| b'0' + (status / place % 10) as u8;

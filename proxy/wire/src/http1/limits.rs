@@ -5,7 +5,7 @@
 pub struct Limits {
     /// Bytes of the whole head; 64 KiB, a little above Envoy's 60.
     pub head_bytes: usize,
-    /// Fields; 100 as in Envoy and HAProxy, never above [`MAX_FIELDS`].
+    /// Fields; 100 as in Envoy and HAProxy, never above 128.
     pub fields: usize,
     /// Bytes of the request line; 8 KiB as in nginx.
     pub request_line: usize,

@@ -4,12 +4,16 @@ mod body;
 mod encode;
 mod head;
 mod limits;
+mod request;
+mod response;
 mod rules;
 
 pub use body::{ChunkedDecoder, Part, Scan, forbidden_trailer, trailers};
-pub use encode::{Edits, hop_by_hop, request, response};
-pub use head::{BodyLength, Field, HeadScanner, Known, Method, RequestHead, ResponseHead, Span, Version};
+pub use encode::{Edits, encode_request, encode_response, hop_by_hop};
+pub use head::{BodyLength, Field, HeadScanner, Known, Method, Span, Version};
 pub use limits::Limits;
+pub use request::RequestHead;
+pub use response::ResponseHead;
 pub use rules::Reject;
 
 #[cfg(test)]

@@ -157,6 +157,6 @@ fn an_edited_head_keeps_the_other_lines_as_they_were() {
     let mut head = RequestHead::default();
     head.parse(text, &Limits::default()).expect("valid");
     let mut out = Vec::new();
-    super::request(&mut out, &head, text, b"/y", &Edits { drop: 0b100, add: &[(b"Via", b"1.1 me")] });
+    encode_request(&mut out, &head, text, b"/y", &Edits { drop: 0b100, add: &[(b"Via", b"1.1 me")] });
     assert_eq!(out, b"GET /y HTTP/1.1\r\nHost: a\r\nx-LOWER:  v  \r\nLast: 1\r\nVia: 1.1 me\r\n\r\n");
 }

@@ -12,9 +12,10 @@ use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
 use onehop_net::{Size, Stream};
 use onehop_plan::Route;
-use onehop_wire::http1::{BodyLength, HeadScanner, Limits, ResponseHead, Version};
+use onehop_wire::http1::{BodyLength, Limits, Version};
 
 use super::body::{Body, Broken, Framing};
+use super::response::{Response, bad_response, download_fault, server_timing};
 use super::{Outcome, Request, upgrade_allowed};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward;
@@ -54,7 +55,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(fault: Fault) -> Failure {
+    pub(super) fn new(fault: Fault) -> Failure {
         Failure { fault, stale: false, replayable: false }
     }
 }
@@ -177,16 +178,7 @@ impl Attempt<'_> {
         let request = self.request;
         let upgrade =
             request.head.upgrade.is_some_and(|protocol| upgrade_allowed(self.route, protocol.of(request.bytes)));
-        forward::request(
-            &mut head,
-            request.head,
-            request.bytes,
-            &request.listener.http,
-            &request.origin,
-            request.identity,
-            &self.shard.outfit.instance,
-            upgrade,
-        );
+        forward::request(&mut head, request, &self.shard.outfit.instance, upgrade);
         Body::new(request.head.body, Framing::Verbatim, head, self.limits(), self.route.max_body)
     }
 
@@ -229,7 +221,7 @@ impl Attempt<'_> {
         let mut left_at: Nanos = 0;
         let expect_until = if expecting { clock::now() + EXPECT_NS } else { 0 };
         let mut expect_timer = std::pin::pin!(onehop_net::deadline::sleep_until(expect_until));
-        let max_head = response.limits(self.limits());
+        let max_head = self.limits().head_bytes;
         poll_fn(|cx| {
             if expecting {
                 if let Poll::Ready(Err(broken)) = upload.poll_head(cx, client, &lease.stream) {
@@ -460,60 +452,5 @@ impl Attempt<'_> {
         ledger.enter(State::Hop, clock::now());
         client.deadline().disarm();
         done.map_err(|broken| download_fault(broken, &lease.stream, client))
-    }
-}
-
-fn bad_response() -> Fault {
-    Fault::new(Side::Upstream, Step::Wait, Reason::UpstreamBadResponse)
-}
-
-fn download_fault(broken: Broken, upstream: &Stream, client: &Stream) -> Fault {
-    let (side, reason) = match broken {
-        Broken::Sink if client.timed_out() => (Side::Downstream, Reason::WriteTimeout),
-        Broken::Sink => (Side::Downstream, Reason::ClientLeft),
-        Broken::Source if upstream.timed_out() => (Side::Upstream, Reason::UpstreamIdleTimeout),
-        Broken::Source => (Side::Upstream, Reason::UpstreamTruncated),
-        Broken::Framing(_) | Broken::TooLarge => (Side::Upstream, Reason::UpstreamBadResponse),
-    };
-    Fault::new(side, Step::Response, reason)
-}
-
-/// What this hop took so far, as browsers and curl show it.
-fn server_timing(ledger: &Ledger) -> Vec<u8> {
-    let now = clock::now();
-    let account = ledger.finish(now);
-    let ms = |ns: u64| ns as f64 / 1e6;
-    format!("onehop;dur={:.3}, upstream;dur={:.3}", ms(account.hop_ns), ms(account.upstream_wait_ns)).into_bytes()
-}
-
-/// The response head as it arrives.
-#[derive(Default)]
-struct Response {
-    head: ResponseHead,
-    /// The head's bytes: the stream's buffer goes on to other things.
-    bytes: Vec<u8>,
-    scanner: HeadScanner,
-    end: usize,
-    /// The client was told to go on with its body.
-    continued: bool,
-}
-
-impl Response {
-    fn limits(&self, limits: Limits) -> usize {
-        limits.head_bytes
-    }
-
-    fn parse(&mut self, upstream: &Stream, request: &Request<'_>) -> Result<(), Failure> {
-        self.bytes.clear();
-        self.bytes.extend_from_slice(&upstream.buffered()[..self.end]);
-        let limits = crate::http1::limits(&request.listener.http);
-        self.head
-            .parse(&self.bytes, request.head.method, &limits)
-            .map_err(|reject| Failure::new(Fault { reject: Some(reject), ..bad_response() }))
-    }
-
-    fn next(&mut self) {
-        self.scanner.reset();
-        self.end = 0;
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod attempt;
 pub mod body;
+mod response;
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use crate::exchange::Request;
 use onehop_net::Peer;
-use onehop_plan::{HttpPolicy, RequestId};
+use onehop_plan::RequestId;
 use onehop_wire::http1::{self, BodyLength, Edits, Field, Known, RequestHead, ResponseHead, Version};
 
 /// Fields that we can add to one head at most.
@@ -127,16 +128,9 @@ fn appended(
 }
 
 /// Encodes the request as the upstream gets it: HTTP/1.1, origin-form, hop-by-hop fields gone, ours added.
-pub fn request(
-    out: &mut Vec<u8>,
-    head: &RequestHead,
-    buf: &[u8],
-    policy: &HttpPolicy,
-    origin: &Origin,
-    identity: &Identity,
-    instance: &str,
-    upgrade: bool,
-) {
+pub fn request(out: &mut Vec<u8>, request: &Request<'_>, instance: &str, upgrade: bool) {
+    let Request { head, bytes: buf, origin, identity, listener } = *request;
+    let policy = &listener.http;
     let fields = &head.fields;
     let mut drop = http1::hop_by_hop(fields, head.named_by_connection);
     drop |= bits(fields, Known::XForwardedFor) | bits(fields, Known::Via);
@@ -187,7 +181,7 @@ pub fn request(
     }
     connection_fields(&mut add, head, buf, upgrade);
     let target = if head.absolute_form { absolute_path(head, buf) } else { head.target.of(buf) };
-    http1::request(out, head, buf, target, &Edits { drop, add: &add.list[..add.count] });
+    http1::encode_request(out, head, buf, target, &Edits { drop, add: &add.list[..add.count] });
 }
 
 /// The path and query of an absolute-form target; an empty path is `/` (RFC 9112 3.2.1).
@@ -268,7 +262,7 @@ pub fn response(
     if let Some(timing) = server_timing {
         add.push(b"Server-Timing", timing);
     }
-    http1::response(out, head, buf, &Edits { drop, add: &add.list[..add.count] });
+    http1::encode_response(out, head, buf, &Edits { drop, add: &add.list[..add.count] });
 }
 
 #[cfg(test)]

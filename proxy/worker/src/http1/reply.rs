@@ -55,7 +55,7 @@ pub fn encode(out: &mut Vec<u8>, fault: &Fault, status: u16, method: Method, ver
     }
     out.extend_from_slice(b"\r\n");
     if method != Method::Head {
-        let _ = write!(out, "{}: {reason}\n", phrase(status));
+        let _ = writeln!(out, "{}: {reason}", phrase(status));
     }
 }
 

@@ -1,0 +1,69 @@
+//! The response head as it arrives, and what can be wrong with a response.
+
+use onehop_meter::ledger::Ledger;
+use onehop_meter::names::Reason;
+use onehop_net::{Stream, clock};
+use onehop_wire::http1::{HeadScanner, ResponseHead};
+
+use super::Request;
+use super::attempt::Failure;
+use super::body::Broken;
+use crate::fault::{Fault, Side, Step};
+
+/// The response head as it arrives.
+#[derive(Default)]
+pub struct Response {
+    /// The parsed head.
+    pub head: ResponseHead,
+    /// The head's bytes: the stream's buffer goes on to other things.
+    pub bytes: Vec<u8>,
+    /// Where its end was looked for.
+    pub scanner: HeadScanner,
+    /// Its length, once it is whole.
+    pub end: usize,
+    /// The client was told to go on with its body.
+    pub continued: bool,
+}
+
+impl Response {
+    /// Copies the head out and parses it.
+    pub fn parse(&mut self, upstream: &Stream, request: &Request<'_>) -> Result<(), Failure> {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&upstream.buffered()[..self.end]);
+        let limits = crate::http1::limits(&request.listener.http);
+        self.head
+            .parse(&self.bytes, request.head.method, &limits)
+            .map_err(|reject| Failure::new(Fault { reject: Some(reject), ..bad_response() }))
+    }
+
+    /// Makes ready for the head that follows an interim one.
+    pub fn next(&mut self) {
+        self.scanner.reset();
+        self.end = 0;
+    }
+}
+
+/// The upstream's answer cannot be read.
+pub fn bad_response() -> Fault {
+    Fault::new(Side::Upstream, Step::Wait, Reason::UpstreamBadResponse)
+}
+
+/// Why a response could not be passed on.
+pub fn download_fault(broken: Broken, upstream: &Stream, client: &Stream) -> Fault {
+    let (side, reason) = match broken {
+        Broken::Sink if client.timed_out() => (Side::Downstream, Reason::WriteTimeout),
+        Broken::Sink => (Side::Downstream, Reason::ClientLeft),
+        Broken::Source if upstream.timed_out() => (Side::Upstream, Reason::UpstreamIdleTimeout),
+        Broken::Source => (Side::Upstream, Reason::UpstreamTruncated),
+        Broken::Framing(_) | Broken::TooLarge => (Side::Upstream, Reason::UpstreamBadResponse),
+    };
+    Fault::new(side, Step::Response, reason)
+}
+
+/// What this hop took so far, as browsers and curl show it.
+pub fn server_timing(ledger: &Ledger) -> Vec<u8> {
+    let now = clock::now();
+    let account = ledger.finish(now);
+    let ms = |ns: u64| ns as f64 / 1e6;
+    format!("onehop;dur={:.3}, upstream;dur={:.3}", ms(account.hop_ns), ms(account.upstream_wait_ns)).into_bytes()
+}

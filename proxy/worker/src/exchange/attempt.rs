@@ -76,9 +76,11 @@ impl Attempt<'_> {
         ledger: &mut Ledger,
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
-        ledger.enter(State::UpstreamWait, clock::now());
+        let asked = clock::now();
+        ledger.enter(State::UpstreamWait, asked);
         let leased = lease(self.cluster, self.wanted, avoid).await;
-        let now = clock::now();
+        // A pooled connection was not waited for.
+        let now = if leased.as_ref().is_ok_and(|lease| lease.reused) { asked } else { clock::now() };
         ledger.enter(State::Hop, now);
         ledger.mark(Mark::Leased, now);
         let mut lease = leased.map_err(|fault| Failure { replayable: true, ..Failure::new(fault) })?;
@@ -124,8 +126,9 @@ impl Attempt<'_> {
         if !self.request.head.expect_continue && !whole {
             upload.prime(client).map_err(|broken| Failure::new(self.upload_fault(broken, client)))?;
         }
-        let due = self.route.timeout.map_or(Nanos::MAX, |timeout| clock::after(clock::now(), timeout));
-        lease.stream.deadline().arm(due.min(clock::after(clock::now(), self.body_timeout())), Ends::Both);
+        let now = clock::now();
+        let due = self.route.timeout.map_or(Nanos::MAX, |timeout| clock::after(now, timeout));
+        lease.stream.deadline().arm(due.min(clock::after(now, self.body_timeout())), Ends::Both);
         let mut response = Response::default();
         let replay = if whole { self.send_whole(client, &mut lease.stream, &mut upload).await } else { false };
         let mut interim = 0;

@@ -106,12 +106,12 @@ pub async fn run(shard: &Rc<Shard>, request: &Request<'_>, client: &mut Stream, 
         Ok(route) => route,
         Err(fault) => return outcome.failed(fault),
     };
-    ledger.mark(onehop_meter::ledger::Step::Routed, clock::now());
     outcome.route = Some(route.clone());
     let Some((reference, cluster)) = choose(shard, &route.split) else {
         return outcome.failed(Fault::new(Side::Proxy, Step::Route, Reason::NoEndpoint));
     };
     outcome.cluster = Some(reference.name.clone());
+    ledger.mark(onehop_meter::ledger::Step::Routed, clock::now());
     if let Err(fault) = admit(request, &route, &cluster) {
         return outcome.failed(fault);
     }

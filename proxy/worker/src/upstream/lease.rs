@@ -141,7 +141,7 @@ fn reuse(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, wanted: Wante
         return None;
     }
     let bounds = cluster.bounds();
-    let (idle, evicted) = endpoint.pool.borrow_mut().take(clock::now(), &bounds, max_idle_ns);
+    let (idle, evicted) = endpoint.pool.borrow_mut().take(clock::now(), &bounds, max_idle_ns, wanted == Wanted::Any);
     if evicted > 0 {
         cluster.cluster.borrow().meters.core(cluster.core).pool_evicted.add(evicted);
         cluster.closed(endpoint, evicted as u32);

@@ -16,6 +16,9 @@ pub struct Idle {
     pub requests: u64,
 }
 
+/// A server that closes does so after its keep-alive time, not within this after an answer that kept the connection.
+const JUST_USED_NS: u64 = 500_000;
+
 /// The bounds of a pool, from the cluster's configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -37,7 +40,7 @@ pub struct Pool {
 
 impl Pool {
     /// Takes the most recently used connection that is still good; the bad ones it meets are closed and counted.
-    pub fn take(&mut self, now: Nanos, bounds: &Bounds, max_idle_ns: u64) -> (Option<Idle>, u64) {
+    pub fn take(&mut self, now: Nanos, bounds: &Bounds, max_idle_ns: u64, repeatable: bool) -> (Option<Idle>, u64) {
         let mut evicted = 0;
         while let Some(idle) = self.idle.pop() {
             if now.saturating_sub(idle.since) > max_idle_ns.min(bounds.idle_ns) {
@@ -49,8 +52,10 @@ impl Pool {
                 evicted += 1;
                 continue;
             }
-            // One whose close has reached this host is never handed out.
-            if idle.stream.is_quiet() {
+            // One whose close has reached this host is never handed out. The look costs a system call, so a request that
+            // may be repeated trusts a connection that was given back within this very burst.
+            let just_used = repeatable && now.saturating_sub(idle.since) < JUST_USED_NS;
+            if just_used || idle.stream.is_quiet() {
                 return (Some(idle), evicted);
             }
             evicted += 1;

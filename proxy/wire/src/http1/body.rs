@@ -17,13 +17,48 @@ const MAX_TRAILERS: usize = 16 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size { digits: u8, size: u64 },
-    Extension { size: u64, length: usize },
+    Extension { size: u64, length: usize, at: Grammar },
     SizeLf { size: u64 },
     Data { left: u64 },
     DataCr,
     DataLf,
     Trailers,
     Done,
+}
+
+/// Where in `;name=value` or `;name="value"` (RFC 9112 7.1.1, without the white space that it calls bad).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Grammar {
+    NameStart,
+    Name,
+    ValueStart,
+    Value,
+    Quoted,
+    QuotedPair,
+    QuoteEnd,
+}
+
+impl Grammar {
+    fn step(self, byte: u8) -> Option<Grammar> {
+        use Grammar::*;
+        let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let text = matches!(byte, b'\t' | 0x20..=0x7e);
+        match (self, byte) {
+            (NameStart | Name, _) if token => Some(Name),
+            (Name, b'=') => Some(ValueStart),
+            (Name | Value | QuoteEnd, b';') => Some(NameStart),
+            (ValueStart, b'"') => Some(Quoted),
+            (ValueStart | Value, _) if token => Some(Value),
+            (Quoted, b'"') => Some(QuoteEnd),
+            (Quoted, b'\\') => Some(QuotedPair),
+            (Quoted | QuotedPair, _) if text => Some(Quoted),
+            _ => None,
+        }
+    }
+
+    fn may_end(self) -> bool {
+        matches!(self, Grammar::Name | Grammar::Value | Grammar::QuoteEnd)
+    }
 }
 
 /// What stands at the front of the bytes.
@@ -111,18 +146,18 @@ impl ChunkedDecoder {
                 let digit = (byte as char).to_digit(16).unwrap_or_default();
                 Ok(State::Size { digits: digits + 1, size: size << 4 | u64::from(digit) })
             }
-            (State::Size { digits: 1.., size }, b';') => Ok(State::Extension { size, length: 0 }),
+            (State::Size { digits: 1.., size }, b';') => {
+                Ok(State::Extension { size, length: 0, at: Grammar::NameStart })
+            }
             (State::Size { digits: 1.., size }, b'\r') => Ok(State::SizeLf { size }),
             (State::Size { .. }, _) => Err(Reject::BadChunkSize),
-            (State::Extension { size, .. }, b'\r') => Ok(State::SizeLf { size }),
-            (State::Extension { size, length }, b'\t' | 0x20..=0x7e) => {
+            (State::Extension { size, at, .. }, b'\r') if at.may_end() => Ok(State::SizeLf { size }),
+            (State::Extension { size, length, at }, _) => {
                 self.extensions += 1;
-                if length >= MAX_EXTENSION || self.extensions > MAX_EXTENSIONS {
-                    return Err(Reject::BadChunkExtension);
-                }
-                Ok(State::Extension { size, length: length + 1 })
+                let at = at.step(byte).filter(|_| length < MAX_EXTENSION && self.extensions <= MAX_EXTENSIONS);
+                let at = at.ok_or(Reject::BadChunkExtension)?;
+                Ok(State::Extension { size, length: length + 1, at })
             }
-            (State::Extension { .. }, _) => Err(Reject::BadChunkExtension),
             (State::SizeLf { size: 0 }, b'\n') => Ok(State::Trailers),
             (State::SizeLf { size }, b'\n') => Ok(State::Data { left: size }),
             (State::SizeLf { .. }, _) => Err(Reject::BareCr),

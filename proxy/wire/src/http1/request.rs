@@ -114,6 +114,9 @@ impl RequestHead {
             (false, Some(length)) if length > 0 => BodyLength::Length(length),
             _ => BodyLength::None,
         };
+        if self.method == Method::Connect && (framing.chunked || framing.length.is_some()) {
+            return Err(Reject::ConnectWithBody);
+        }
         self.keep_alive = framing.keeps_alive(self.version);
         self.named_by_connection = framing.named;
         self.upgrade = framing.upgrade.filter(|_| framing.upgrades && self.version == Version::Http11);

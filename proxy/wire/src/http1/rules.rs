@@ -57,6 +57,8 @@ rejects! {
     HostMismatch = 400, "host-mismatch";
     /// A target of no form that the method allows.
     BadTarget = 400, "bad-target";
+    /// CONNECT with a body, whose end parsers disagree on (RFC 9110 9.3.6 gives it no meaning).
+    ConnectWithBody = 400, "connect-with-body";
     /// Content-Length beside Transfer-Encoding: the classic smuggling vector (RFC 9112 6.1).
     LengthAndCoding = 400, "length-and-transfer-encoding";
     /// Not a decimal number, or repeated.

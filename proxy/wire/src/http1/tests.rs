@@ -129,6 +129,10 @@ fn bad_chunks_are_refused() {
         "5\r\nhelloX",
         "-1\r\n",
         "5;a\nb\r\n",
+        "5;\r\n",
+        "5;a=\r\n",
+        "5;a=\"b\r\n",
+        "5; a\r\n",
         "11111111111111111\r\n",
         "5\r\rhello",
     ] {

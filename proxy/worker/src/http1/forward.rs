@@ -9,7 +9,7 @@ use onehop_plan::RequestId;
 use onehop_wire::http1::{self, BodyLength, Edits, Field, Known, RequestHead, ResponseHead, Version};
 
 /// Fields that we can add to one head at most.
-const MAX_ADDED: usize = 10;
+const MAX_ADDED: usize = 12;
 
 /// Where a request came from.
 #[derive(Clone, Copy)]
@@ -127,6 +127,24 @@ fn appended(
     start..out.len()
 }
 
+/// Framing fields with unusual white space are written anew: parsers have disagreed on a tab around a length.
+fn plain_framing<'a>(fields: &[Field], buf: &'a [u8], drop: &mut u128, add: &mut Added<'a>) {
+    for (index, field) in fields.iter().enumerate() {
+        let name: &[u8] = match field.known {
+            Known::ContentLength => b"Content-Length",
+            Known::TransferEncoding => b"Transfer-Encoding",
+            _ => continue,
+        };
+        let usual = field.value.start as usize == field.name.end() + 2
+            && buf[field.name.end() + 1] == b' '
+            && field.line_end as usize == field.value.end() + 2;
+        if !usual && *drop >> index & 1 == 0 {
+            *drop |= bit(index);
+            add.push(name, field.value.of(buf));
+        }
+    }
+}
+
 /// Encodes the request as the upstream gets it: HTTP/1.1, origin-form, hop-by-hop fields gone, ours added.
 pub fn request(out: &mut Vec<u8>, request: &Request<'_>, instance: &str, upgrade: bool) {
     let Request { head, bytes: buf, origin, identity, listener } = *request;
@@ -180,6 +198,7 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_>, instance: &str, upgrade
         add.push(b"traceparent", &identity.traceparent);
     }
     connection_fields(&mut add, head, buf, upgrade);
+    plain_framing(fields, buf, &mut drop, &mut add);
     let target = if head.absolute_form { absolute_path(head, buf) } else { head.target.of(buf) };
     http1::encode_request(out, head, buf, target, &Edits { drop, add: &add.list[..add.count] });
 }
@@ -259,6 +278,7 @@ pub fn response(
     } else if request.version == Version::Http10 && head.status >= 200 {
         add.push(b"Connection", b"keep-alive");
     }
+    plain_framing(&head.fields, buf, &mut drop, &mut add);
     if let Some(timing) = server_timing {
         add.push(b"Server-Timing", timing);
     }

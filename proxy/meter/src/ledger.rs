@@ -41,6 +41,7 @@ pub struct Ledger {
     state: State,
     spent: [u64; 3],
     marks: [u64; STEPS],
+    latest: u64,
 }
 
 /// What an exchange took.
@@ -61,7 +62,7 @@ impl Ledger {
     pub fn new(now: u64) -> Ledger {
         let mut marks = [0; STEPS];
         marks[Step::Readable as usize] = now;
-        Ledger { begun: now, since: now, state: State::Hop, spent: [0; 3], marks }
+        Ledger { begun: now, since: now, state: State::Hop, spent: [0; 3], marks, latest: now }
     }
 
     /// Passes into another state.
@@ -71,12 +72,20 @@ impl Ledger {
         self.spent[self.state as usize] += now - self.since;
         self.since = now;
         self.state = state;
+        self.latest = now;
     }
 
     /// Stamps a moment; of several (retries) the last one stays.
     #[inline]
     pub fn mark(&mut self, step: Step, now: u64) {
         self.marks[step as usize] = now;
+        self.latest = now;
+    }
+
+    /// The last stamp: for what follows a step at once and does not need a clock read of its own.
+    #[inline]
+    pub fn latest(&self) -> u64 {
+        self.latest
     }
 
     /// When a step was reached, counted from the beginning; `None` if it was not.

@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub polling_ns: Cell<u64>,
     /// Set while the polling task sleeps and wants to hear of the next completion.
     pub poller: ManuallyDrop<RefCell<Option<Waker>>>,
+    /// It wants to hear only once so many have completed.
+    pub poller_at: Cell<u64>,
     pub epoll: Cell<bool>,
 }
 
@@ -33,6 +35,7 @@ thread_local! {
             polling_ns: Cell::new(0),
             // As the deadline wheel: a waker may own a task.
             poller: ManuallyDrop::new(RefCell::new(None)),
+            poller_at: Cell::new(0),
             epoll: Cell::new(false),
         }
     };
@@ -56,8 +59,11 @@ pub(crate) fn is_epoll() -> bool {
 #[inline]
 pub(crate) fn completed() {
     STATE.with(|state| {
-        state.completions.set(state.completions.get() + 1);
-        if let Some(waker) = state.poller.borrow_mut().take() {
+        let count = state.completions.get() + 1;
+        state.completions.set(count);
+        if count >= state.poller_at.get()
+            && let Some(waker) = state.poller.borrow_mut().take()
+        {
             waker.wake();
         }
     });

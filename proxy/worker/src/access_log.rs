@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use onehop_meter::ledger::Ledger;
 use onehop_meter::names::Reason;
 use onehop_meter::record::{AccessRecord, MAX_PATH};
-use onehop_net::clock;
 use onehop_plan::Listener;
 use onehop_wire::http1::Reject;
 
@@ -23,7 +22,7 @@ pub fn conclude(
     ledger: &Ledger,
 ) {
     let core = shard.outfit.core;
-    let account = ledger.finish(clock::now());
+    let account = ledger.finish(ledger.latest());
     let meters = listener.meters.core(core);
     meters.bytes_in.add(outcome.bytes_in);
     meters.bytes_out.add(outcome.bytes_out);

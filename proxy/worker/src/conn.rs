@@ -70,7 +70,8 @@ async fn serve(shard: &Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Pe
     let entry = shard.connections.enter(stream.raw_fd(), listener.name.clone(), peer, clock::now());
     let mut origin = Origin { peer, tls: false };
     if listener.proxy_protocol {
-        match read_proxy_header(&mut stream, &entry, &listener).await {
+        // Boxed, as what follows: the future of an idle connection is as large as the largest thing that it holds.
+        match Box::pin(read_proxy_header(&mut stream, &entry, &listener)).await {
             Ok(Some(source)) => {
                 origin.peer = Peer::Tcp(source);
                 entry.peer.set(origin.peer);
@@ -84,8 +85,12 @@ async fn serve(shard: &Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Pe
             }
         }
     }
-    match decide(&mut stream, &entry, &listener).await {
-        Some(Layer::Tcp) => l4::serve(shard, &mut stream, &entry, &listener, origin).await,
+    let layer = match listener.layer {
+        Layer::Sniff => Box::pin(decide(&mut stream, &entry, &listener)).await,
+        layer => Some(layer),
+    };
+    match layer {
+        Some(Layer::Tcp) => Box::pin(l4::serve(shard, &mut stream, &entry, &listener, origin)).await,
         Some(_) => http1::serve(shard, &mut stream, &entry, listener, origin).await,
         None => {}
     }
@@ -94,9 +99,6 @@ async fn serve(shard: &Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Pe
 
 /// Whether it is HTTP or bytes. `None`: the client left before it could be told.
 async fn decide(stream: &mut Stream, entry: &Entry, listener: &Listener) -> Option<Layer> {
-    if listener.layer != Layer::Sniff {
-        return Some(listener.layer);
-    }
     entry.doing.set(Doing::Reading);
     stream.deadline().arm(clock::after(clock::now(), listener.http.header_timeout), Ends::Read);
     let layer = loop {

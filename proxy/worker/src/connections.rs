@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use onehop_net::Peer;
 use onehop_net::clock::Nanos;
@@ -52,6 +53,41 @@ pub struct Entry {
     pub doing: Cell<Doing>,
     /// Requests so far.
     pub requests: Cell<u64>,
+    /// How long it has idled, as the housekeeper sees it.
+    pub rest: Rest,
+}
+
+/// Tells a connection that has idled for a while to make itself small.
+#[derive(Default)]
+pub struct Rest {
+    due: Cell<bool>,
+    seen_at: Cell<u64>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Rest {
+    /// Whether it is time; else the housekeeper wakes the caller's task when it is.
+    pub fn poll(&self, cx: &mut Context<'_>) -> bool {
+        if self.due.take() {
+            return true;
+        }
+        let mut waker = self.waker.borrow_mut();
+        if waker.is_none() {
+            *waker = Some(cx.waker().clone());
+        }
+        false
+    }
+
+    /// The housekeeper's look: a connection that idles and has served nothing since the last look is told.
+    pub fn look(&self, doing: Doing, requests: u64) {
+        if doing == Doing::Idle && self.seen_at.replace(requests) == requests && requests > 0 {
+            let waker = self.waker.borrow_mut().take();
+            if let Some(waker) = waker {
+                self.due.set(true);
+                waker.wake();
+            }
+        }
+    }
 }
 
 /// The list.
@@ -99,6 +135,7 @@ impl Connections {
             since: now,
             doing: Cell::new(Doing::Idle),
             requests: Cell::new(0),
+            rest: Rest::default(),
         });
         let index = match self.free.borrow_mut().pop() {
             Some(index) => {

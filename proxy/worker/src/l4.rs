@@ -96,7 +96,7 @@ async fn run(
     let mut avoid = Vec::new();
     let mut attempt = 0;
     let connected = loop {
-        match lease(&cluster, Wanted::New, &mut avoid).await {
+        match lease(&cluster, Wanted::New, &mut avoid, clock::now()).await {
             Err(fault) if fault.retryable && attempt < 2 => attempt += 1,
             other => break other,
         }
@@ -114,7 +114,7 @@ async fn run(
     meters.active.add(1);
     cluster.active.set(cluster.active.get() + 1);
     if announce(&mut lease, stream, origin, config.proxy_protocol).await.is_ok() {
-        let passed = onehop_net::relay::relay(stream, &mut lease.stream, policy.idle_timeout).await;
+        let passed = onehop_net::relay::relay(stream, &mut lease.conn.stream, policy.idle_timeout).await;
         (record.bytes_in, record.bytes_out) = (passed.up, passed.down);
         record.reason = match passed.end {
             End::Closed => None,
@@ -149,5 +149,5 @@ pub async fn announce(
         ProxyProtocol::V1 => proxy_protocol::write_v1(&mut out, addresses.as_ref()),
         ProxyProtocol::V2 => proxy_protocol::write_v2(&mut out, addresses.as_ref()),
     }
-    lease.stream.write_all(&out).await
+    lease.conn.stream.write_all(&out).await
 }

@@ -13,6 +13,7 @@ use onehop_plan::{Listener, Snapshot};
 use onehop_wire::http1::RequestHead;
 
 use crate::connections::Connections;
+use crate::exchange::Response;
 use crate::upstream::ClusterState;
 
 /// What the process gives each core at its start.
@@ -49,6 +50,7 @@ pub struct Shard {
     random: Cell<u64>,
     heads: RefCell<Vec<Vec<u8>>>,
     requests: RefCell<Vec<RequestHead>>,
+    responses: RefCell<Vec<Response>>,
 }
 
 /// Encoding buffers kept for reuse.
@@ -67,6 +69,7 @@ impl Shard {
             drain_until: Cell::new(0),
             logs_access: Cell::new(false),
             requests: RefCell::new(Vec::new()),
+            responses: RefCell::new(Vec::new()),
             snapshot: RefCell::new(snapshot.clone()),
             generation: Cell::new(0),
             clusters: RefCell::new(Vec::new()),
@@ -169,6 +172,20 @@ impl Shard {
         let mut requests = self.requests.borrow_mut();
         if requests.len() < KEPT_HEADS {
             requests.push(head);
+        }
+    }
+
+    /// A response to parse into, its buffers reused.
+    pub fn take_response(&self) -> Response {
+        self.responses.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives it back.
+    pub fn give_response(&self, mut response: Response) {
+        let mut responses = self.responses.borrow_mut();
+        if responses.len() < KEPT_HEADS && response.bytes.capacity() <= KEPT_HEAD_BYTES {
+            response.renew();
+            responses.push(response);
         }
     }
 

@@ -122,6 +122,15 @@ struct Spin {
 /// With more completions than this in one turn the core is busy anyway, and parking returns at once: polling would only cost.
 const BUSY_TURN: u64 = 3;
 
+/// The pace of completions is judged over so many of them.
+const PACE: u64 = 64;
+
+/// Completions closer together than this on average keep the core awake by themselves.
+const BUSY_GAP_NS: u64 = 16_000;
+
+/// After a spell that ended because the core is busy, so many completions pass before the next one.
+const BUSY_REST: u64 = 512;
+
 /// A spell ends at the latest after this, so that the core parks once and the engine's own timers (the heartbeat) move.
 const SPELL_NS: u64 = 100_000_000;
 
@@ -144,19 +153,25 @@ pub fn start_polling(ring: RawFd, budget_ns: Rc<Cell<u64>>) {
         Poll::<()>::Pending
     }));
     monoio::spawn(async move {
+        let mut rest = 1;
         loop {
-            let seen = sleep_until_completion().await;
-            spell(ring, &spin, seen).await;
+            let seen = sleep_until_completion(rest).await;
+            rest = if spell(ring, &spin, seen).await { BUSY_REST } else { 1 };
         }
     });
 }
 
-async fn sleep_until_completion() -> u64 {
-    let before = STATE.with(|state| state.completions.get());
+/// Sleeps until so many operations have completed; returns how many had before.
+async fn sleep_until_completion(count: u64) -> u64 {
+    let before = STATE.with(|state| {
+        state.poller_at.set(state.completions.get() + count);
+        state.completions.get()
+    });
     poll_fn(|cx| {
         STATE.with(|state| {
-            if state.completions.get() != before {
-                return Poll::Ready(before);
+            let now = state.completions.get();
+            if now >= before + count {
+                return Poll::Ready(now - 1);
             }
             *state.poller.borrow_mut() = Some(cx.waker().clone());
             Poll::Pending
@@ -165,23 +180,33 @@ async fn sleep_until_completion() -> u64 {
     .await
 }
 
-/// Polls until nothing has completed for the budget, or until the core is busy without us.
-async fn spell(ring: RawFd, spin: &Spin, mut seen: u64) {
+/// Polls until nothing has completed for the budget, or until the core is busy without us (true).
+async fn spell(ring: RawFd, spin: &Spin, mut seen: u64) -> bool {
     let start = clock::now();
     let mut last = start;
     let mut turns = 0u64;
-    poll_fn(|cx| {
+    let (mut paced, mut paced_at) = (seen, start);
+    let busy = poll_fn(|cx| {
         let done = STATE.with(|state| state.completions.get());
         let budget = spin.budget_ns.get();
         let now = clock::now();
-        if budget == 0 || done - seen > BUSY_TURN || now - start > SPELL_NS {
-            return Poll::Ready(());
+        if done - seen > BUSY_TURN {
+            return Poll::Ready(true);
+        }
+        if budget == 0 || now - start > SPELL_NS {
+            return Poll::Ready(false);
+        }
+        if done - paced >= PACE {
+            if (now - paced_at) / PACE < BUSY_GAP_NS {
+                return Poll::Ready(true);
+            }
+            (paced, paced_at) = (done, now);
         }
         if done != seen {
             seen = done;
             last = now;
         } else if now - last > budget {
-            return Poll::Ready(());
+            return Poll::Ready(false);
         }
         turns += 1;
         crate::deadline::advance(now);
@@ -203,6 +228,7 @@ async fn spell(ring: RawFd, spin: &Spin, mut seen: u64) {
             state.polling_ns.set(state.polling_ns.get() + (clock::now() - start));
         });
     }
+    busy
 }
 
 /// The polling budget as the ring's tasks read it.

@@ -76,37 +76,37 @@ impl Attempt<'_> {
         ledger: &mut Ledger,
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
-        let asked = clock::now();
+        let asked = ledger.latest();
         ledger.enter(State::UpstreamWait, asked);
-        let leased = lease(self.cluster, self.wanted, avoid).await;
+        let leased = lease(self.cluster, self.wanted, avoid, asked).await;
         // A pooled connection was not waited for.
         let now = if leased.as_ref().is_ok_and(|lease| lease.reused) { asked } else { clock::now() };
         ledger.enter(State::Hop, now);
         ledger.mark(Mark::Leased, now);
         let mut lease = leased.map_err(|fault| Failure { replayable: true, ..Failure::new(fault) })?;
-        let endpoint = lease.endpoint().endpoint.borrow().clone();
-        let meters = endpoint.meters.core(self.shard.outfit.core);
-        meters.requests.add(1);
+        let endpoint = lease.endpoint().clone();
+        let core = self.shard.outfit.core;
+        endpoint.endpoint.borrow().meters.core(core).requests.add(1);
         if self.shard.logs_access() {
-            outcome.endpoint = Some(endpoint.address.to_string());
+            outcome.endpoint = Some(endpoint.endpoint.borrow().address.to_string());
         }
         let result = self.exchange(client, &mut lease, ledger, outcome).await;
         match result {
             Ok(reusable) => {
                 if let Some(fault) = &outcome.fault {
                     if fault.side == Side::Upstream {
-                        meters.failures.add(1);
+                        endpoint.endpoint.borrow().meters.core(core).failures.add(1);
                     }
                 } else if outcome.status == 101 {
                     outcome.tunnel = Some(lease);
                 } else if reusable {
-                    lease.give_back();
+                    lease.give_back(ledger.latest());
                 }
                 Ok(())
             }
             Err(failure) => {
                 if failure.fault.side == Side::Upstream {
-                    meters.failures.add(1);
+                    endpoint.endpoint.borrow().meters.core(core).failures.add(1);
                 }
                 Err(failure)
             }
@@ -126,11 +126,11 @@ impl Attempt<'_> {
         if !self.request.head.expect_continue && !whole {
             upload.prime(client).map_err(|broken| Failure::new(self.upload_fault(broken, client)))?;
         }
-        let now = clock::now();
+        let now = ledger.latest();
         let due = self.route.timeout.map_or(Nanos::MAX, |timeout| clock::after(now, timeout));
-        lease.stream.deadline().arm(due.min(clock::after(now, self.body_timeout())), Ends::Both);
-        let mut response = Response::default();
-        let replay = if whole { self.send_whole(client, &mut lease.stream, &mut upload).await } else { false };
+        lease.conn.stream.deadline().arm(due.min(clock::after(now, self.body_timeout())), Ends::Both);
+        let mut response = self.shard.take_response();
+        let replay = if whole { self.send_whole(client, &mut lease.conn.stream, &mut upload).await } else { false };
         let mut interim = 0;
         loop {
             let heard = self.wait(client, lease, &mut upload, ledger, &mut response, due).await;
@@ -148,7 +148,7 @@ impl Attempt<'_> {
                 }
                 Err(fault) => return Err(Failure::new(fault)),
             }
-            response.parse(&lease.stream, self.request)?;
+            response.parse(&lease.conn.stream, self.request)?;
             if response.head.status >= 200 || response.head.status == 101 {
                 break;
             }
@@ -156,7 +156,7 @@ impl Attempt<'_> {
             if interim > MAX_INTERIM {
                 return Err(Failure::new(bad_response()));
             }
-            self.pass_interim(client, &mut lease.stream, &mut response).await?;
+            self.pass_interim(client, &mut lease.conn.stream, &mut response).await?;
         }
         if replay {
             // The request's body is no longer needed: the upstream has answered.
@@ -165,7 +165,9 @@ impl Attempt<'_> {
                 outcome.bytes_in = length;
             }
         }
-        self.finish(client, lease, upload, response, ledger, outcome, replay).await
+        let finished = self.finish(client, lease, upload, &response, ledger, outcome, replay).await;
+        self.shard.give_response(response);
+        finished
     }
 
     fn limits(&self) -> Limits {
@@ -178,10 +180,12 @@ impl Attempt<'_> {
 
     fn begin_upload(&self) -> Body {
         let mut head = self.shard.take_head();
+        let mut scratch = self.shard.take_head();
         let request = self.request;
         let upgrade =
             request.head.upgrade.is_some_and(|protocol| upgrade_allowed(self.route, protocol.of(request.bytes)));
-        forward::request(&mut head, request, &self.shard.outfit.instance, upgrade);
+        forward::request(&mut head, &mut scratch, request, &self.shard.outfit.instance, upgrade);
+        self.shard.give_head(scratch);
         Body::new(request.head.body, Framing::Verbatim, head, self.limits(), self.route.max_body)
     }
 
@@ -227,20 +231,20 @@ impl Attempt<'_> {
         let max_head = self.limits().head_bytes;
         poll_fn(|cx| {
             if expecting {
-                if let Poll::Ready(Err(broken)) = upload.poll_head(cx, client, &lease.stream) {
+                if let Poll::Ready(Err(broken)) = upload.poll_head(cx, client, &lease.conn.stream) {
                     sink_broken |= broken == Broken::Sink;
                 }
                 expecting = expect_timer.as_mut().poll(cx).is_pending();
             }
             if !expecting && !sink_broken && !upload.is_done() {
-                match upload.poll(cx, client, &lease.stream) {
+                match upload.poll(cx, client, &lease.conn.stream) {
                     Poll::Ready(Err(Broken::Sink)) => sink_broken = true,
                     Poll::Ready(Err(broken)) => {
                         return Poll::Ready(Err(self.upload_fault(broken, client)));
                     }
                     Poll::Ready(Ok(())) | Poll::Pending => {}
                 }
-                self.pace_upload(client, upload, &lease.stream, due);
+                self.pace_upload(client, upload, &lease.conn.stream, due);
             }
             if !marked {
                 marked = true;
@@ -250,16 +254,16 @@ impl Attempt<'_> {
             }
             loop {
                 // While a read is posted, the buffer is in the kernel's hands and shows nothing.
-                if !lease.stream.is_reading()
-                    && let Some(end) = response.scanner.find_end(lease.stream.buffered())
+                if !lease.conn.stream.is_reading()
+                    && let Some(end) = response.scanner.find_end(lease.conn.stream.buffered())
                 {
                     response.end = end;
                     return Poll::Ready(Ok(Heard::Bytes));
                 }
-                if lease.stream.buffered().len() > max_head {
+                if lease.conn.stream.buffered().len() > max_head {
                     return Poll::Ready(Err(bad_response()));
                 }
-                match lease.stream.poll_fill(cx, Size::Medium) {
+                match lease.conn.stream.poll_fill(cx, Size::Medium) {
                     Poll::Pending => break,
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(_) => return Poll::Ready(Ok(Heard::End)),
@@ -295,7 +299,7 @@ impl Attempt<'_> {
         if client.ended() {
             if *left_at == 0 {
                 *left_at = clock::now();
-                lease.stream.deadline().arm(*left_at + HALF_CLOSED_GRACE_NS, Ends::Both);
+                lease.conn.stream.deadline().arm(*left_at + HALF_CLOSED_GRACE_NS, Ends::Both);
             }
             return Poll::Pending;
         }
@@ -312,9 +316,9 @@ impl Attempt<'_> {
 
     /// The upstream ended without a response head.
     fn no_response(&self, lease: &Lease, replayable: bool) -> Failure {
-        let reason = if lease.stream.timed_out() {
+        let reason = if lease.conn.stream.timed_out() {
             Reason::UpstreamTimeout
-        } else if lease.stream.failed() {
+        } else if lease.conn.stream.failed() {
             Reason::UpstreamReset
         } else {
             Reason::UpstreamClosed
@@ -326,9 +330,9 @@ impl Attempt<'_> {
         } else {
             meters.resets.add(1);
         }
-        let untouched = lease.stream.buffered().is_empty() && reason != Reason::UpstreamTimeout;
-        let reason = if lease.stream.buffered().is_empty() { reason } else { Reason::UpstreamBadResponse };
-        let reason = if lease.stream.timed_out() { Reason::UpstreamTimeout } else { reason };
+        let untouched = lease.conn.stream.buffered().is_empty() && reason != Reason::UpstreamTimeout;
+        let reason = if lease.conn.stream.buffered().is_empty() { reason } else { Reason::UpstreamBadResponse };
+        let reason = if lease.conn.stream.timed_out() { Reason::UpstreamTimeout } else { reason };
         Failure { fault: Fault::new(Side::Upstream, Step::Wait, reason), stale: lease.reused && untouched, replayable }
     }
 
@@ -373,7 +377,7 @@ impl Attempt<'_> {
         client: &mut Stream,
         lease: &mut Lease,
         mut upload: Body,
-        response: Response,
+        response: &Response,
         ledger: &mut Ledger,
         outcome: &mut Outcome,
         replayed: bool,
@@ -389,7 +393,7 @@ impl Attempt<'_> {
                 return Err(Failure::new(bad_response()));
             }
         }
-        lease.stream.consume(response.end);
+        lease.conn.stream.consume(response.end);
         let uploading = !upload.is_done() && !replayed;
         let close = !self.request.head.keep_alive || self.shard.is_draining() || uploading;
         let framed = forward::frame(self.request.head, head, close);
@@ -400,8 +404,8 @@ impl Attempt<'_> {
         outcome.started = true;
         outcome.keep = !framed.close && head.status != 101;
         let mut download = Body::new(head.body, framed.framing, out, self.limits(), None);
-        if let Err(broken) = download.prime(&mut lease.stream) {
-            outcome.fault = Some(download_fault(broken, &lease.stream, client));
+        if let Err(broken) = download.prime(&mut lease.conn.stream) {
+            outcome.fault = Some(download_fault(broken, &lease.conn.stream, client));
         } else {
             outcome.fault = self.transfer(client, lease, &mut upload, &mut download, ledger).await.err();
         }
@@ -411,8 +415,8 @@ impl Attempt<'_> {
         outcome.bytes_out = download.bytes();
         self.shard.give_head(download.into_staged());
         self.shard.give_head(upload.into_staged());
-        ledger.mark(Mark::ResponseWritten, clock::now());
-        let reusable = head.keep_alive && lease.stream.buffered().is_empty() && !lease.stream.ended();
+        ledger.mark(Mark::ResponseWritten, ledger.latest());
+        let reusable = head.keep_alive && lease.conn.stream.buffered().is_empty() && !lease.conn.stream.ended();
         Ok(reusable && !uploading && !matches!(head.body, BodyLength::UntilClose))
     }
 
@@ -430,9 +434,9 @@ impl Attempt<'_> {
         let done = poll_fn(|cx| {
             if upload_open {
                 // Its failure is of no interest any more: the upstream has answered.
-                upload_open = upload.poll(cx, client, &lease.stream).is_pending();
+                upload_open = upload.poll(cx, client, &lease.conn.stream).is_pending();
             }
-            let polled = download.poll(cx, &mut lease.stream, client);
+            let polled = download.poll(cx, &mut lease.conn.stream, client);
             if polled.is_pending() {
                 let now = clock::now();
                 ledger.enter(if download.sink_is_full() { State::ClientWait } else { State::UpstreamWait }, now);
@@ -442,9 +446,9 @@ impl Attempt<'_> {
                     // Only the side that is waited for can run out of time.
                     if download.sink_is_full() {
                         client.deadline().arm(due, Ends::Both);
-                        lease.stream.deadline().disarm();
+                        lease.conn.stream.deadline().disarm();
                     } else {
-                        lease.stream.deadline().arm(due, Ends::Both);
+                        lease.conn.stream.deadline().arm(due, Ends::Both);
                         client.deadline().disarm();
                     }
                 }
@@ -454,6 +458,6 @@ impl Attempt<'_> {
         .await;
         ledger.enter(State::Hop, clock::now());
         client.deadline().disarm();
-        done.map_err(|broken| download_fault(broken, &lease.stream, client))
+        done.map_err(|broken| download_fault(broken, &lease.conn.stream, client))
     }
 }

@@ -5,6 +5,8 @@ pub mod attempt;
 pub mod body;
 mod response;
 
+pub use response::Response;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -110,15 +112,19 @@ pub async fn run(shard: &Rc<Shard>, request: &Request<'_>, client: &mut Stream, 
     let Some((reference, cluster)) = choose(shard, &route.split) else {
         return outcome.failed(Fault::new(Side::Proxy, Step::Route, Reason::NoEndpoint));
     };
-    outcome.cluster = Some(reference.name.clone());
+    if shard.logs_access() {
+        outcome.cluster = Some(reference.name.clone());
+    }
     ledger.mark(onehop_meter::ledger::Step::Routed, clock::now());
     if let Err(fault) = admit(request, &route, &cluster) {
         return outcome.failed(fault);
     }
-    let config = cluster.cluster.borrow().clone();
-    let meters = config.meters.core(shard.outfit.core);
-    meters.requests.add(1);
-    meters.active.add(1);
+    {
+        let config = cluster.cluster.borrow();
+        let meters = config.meters.core(shard.outfit.core);
+        meters.requests.add(1);
+        meters.active.add(1);
+    }
     cluster.active.set(cluster.active.get() + 1);
     let active = Active { cluster: &cluster, shard };
     attempts(shard, request, client, &route, &cluster, ledger, &mut outcome).await;

@@ -36,6 +36,12 @@ impl Response {
             .map_err(|reject| Failure::new(Fault { reject: Some(reject), ..bad_response() }))
     }
 
+    /// Makes ready for another exchange.
+    pub fn renew(&mut self) {
+        self.next();
+        self.continued = false;
+    }
+
     /// Makes ready for the head that follows an interim one.
     pub fn next(&mut self) {
         self.scanner.reset();

@@ -103,6 +103,22 @@ fn bits(fields: &[Field], known: Known) -> u128 {
 }
 
 fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    // Once per request, where the general formatting would show.
+    if let IpAddr::V4(ip) = ip {
+        for (index, octet) in ip.octets().into_iter().enumerate() {
+            if index > 0 {
+                out.push(b'.');
+            }
+            if octet >= 100 {
+                out.push(b'0' + octet / 100);
+            }
+            if octet >= 10 {
+                out.push(b'0' + octet / 10 % 10);
+            }
+            out.push(b'0' + octet % 10);
+        }
+        return;
+    }
     // Writing to a vector cannot fail.
     let _ = write!(out, "{ip}");
 }
@@ -146,23 +162,23 @@ fn plain_framing<'a>(fields: &[Field], buf: &'a [u8], drop: &mut u128, add: &mut
 }
 
 /// Encodes the request as the upstream gets it: HTTP/1.1, origin-form, hop-by-hop fields gone, ours added.
-pub fn request(out: &mut Vec<u8>, request: &Request<'_>, instance: &str, upgrade: bool) {
+/// `scratch` is an empty buffer for the values of the fields that are added.
+pub fn request(out: &mut Vec<u8>, scratch: &mut Vec<u8>, request: &Request<'_>, instance: &str, upgrade: bool) {
     let Request { head, bytes: buf, origin, identity, listener } = *request;
     let policy = &listener.http;
     let fields = &head.fields;
     let mut drop = http1::hop_by_hop(fields, head.named_by_connection);
     drop |= bits(fields, Known::XForwardedFor) | bits(fields, Known::Via);
-    let mut scratch = Vec::with_capacity(256);
     let peer = origin.peer.ip();
-    let via = appended(&mut scratch, head, buf, Known::Via, |out| {
+    let via = appended(scratch, head, buf, Known::Via, |out| {
         out.extend_from_slice(if head.version == Version::Http10 { b"1.0 " } else { b"1.1 " });
         out.extend_from_slice(instance.as_bytes());
     });
-    let forwarded_for = appended(&mut scratch, head, buf, Known::XForwardedFor, |out| write_ip(out, peer));
+    let forwarded_for = appended(scratch, head, buf, Known::XForwardedFor, |out| write_ip(out, peer));
     let forwarded = policy.forwarded.then(|| {
         drop |= bits(fields, Known::Forwarded);
         let quoted = peer.is_ipv6();
-        appended(&mut scratch, head, buf, Known::Forwarded, |out| {
+        appended(scratch, head, buf, Known::Forwarded, |out| {
             let _ = match quoted {
                 true => write!(out, "for=\"[{peer}]\""),
                 false => write!(out, "for={peer}"),

@@ -1,7 +1,9 @@
 //! The life of an HTTP/1 connection. Between requests the task holds no more than a small posted read.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use onehop_meter::ledger::{Ledger, Step as Mark};
 use onehop_meter::names::Reason;
@@ -22,52 +24,91 @@ use crate::shard::Shard;
 /// Serves a connection until it ends.
 pub async fn serve(shard: &Rc<Shard>, stream: &mut Stream, entry: &Entry, mut listener: Arc<Listener>, origin: Origin) {
     let mut generation = shard.generation();
-    let mut served = 0;
-    loop {
-        if wait_for_bytes(shard, stream, entry, &listener, served).await.is_none() {
-            return;
-        }
-        if generation != shard.generation() {
-            generation = shard.generation();
-            // A listener that is gone serves what is under way and then closes.
-            match shard.listener(&entry.listener) {
-                Some(current) => listener = current,
-                None => return,
-            }
-        }
-        served += 1;
-        entry.requests.set(served);
+    while let Waited::Bytes = wait_for_bytes(shard, stream, entry, &listener, clock::now(), false).await {
         // One box per busy period keeps the idle task small.
-        let keep = Box::pin(one(shard, stream, entry, &listener, origin, served)).await;
-        if !keep {
+        let rests = Box::pin(busy(shard, stream, entry, &mut listener, origin, &mut generation)).await;
+        if !rests {
             return;
         }
     }
 }
 
-/// Waits for the first bytes of a request. `None`: the connection is over.
+/// Serves requests until the connection has idled for a while (true) or is over (false).
+async fn busy(
+    shard: &Rc<Shard>,
+    stream: &mut Stream,
+    entry: &Entry,
+    listener: &mut Arc<Listener>,
+    origin: Origin,
+    generation: &mut u64,
+) -> bool {
+    loop {
+        if *generation != shard.generation() {
+            *generation = shard.generation();
+            // A listener that is gone serves what is under way and then closes.
+            match shard.listener(&entry.listener) {
+                Some(current) => *listener = current,
+                None => return false,
+            }
+        }
+        let begun = clock::now();
+        let mut ledger = Ledger::new(begun);
+        let served = entry.requests.get() + 1;
+        entry.requests.set(served);
+        if !one(shard, stream, entry, listener, origin, served, &mut ledger).await {
+            return false;
+        }
+        match wait_for_bytes(shard, stream, entry, listener, ledger.latest(), true).await {
+            Waited::Bytes => {}
+            Waited::Rests => return true,
+            Waited::Over => return false,
+        }
+    }
+}
+
+/// What the wait for a request came to.
+enum Waited {
+    /// Its first bytes are there.
+    Bytes,
+    /// Nothing came for a while: the connection may make itself small.
+    Rests,
+    /// The connection is over.
+    Over,
+}
+
+/// Waits for the first bytes of a request; `may_rest` lets the housekeeper end the wait without ending the connection.
 async fn wait_for_bytes(
     shard: &Shard,
     stream: &mut Stream,
     entry: &Entry,
     listener: &Listener,
-    served: u64,
-) -> Option<()> {
+    now: Nanos,
+    may_rest: bool,
+) -> Waited {
     if !stream.buffered().is_empty() {
-        return Some(());
+        return Waited::Bytes;
     }
+    let served = entry.requests.get();
     entry.doing.set(Doing::Idle);
     stream.release();
     // A new connection that sends nothing is as slow as one that sends half a head.
     let wait = if served == 0 { listener.http.header_timeout } else { listener.http.idle_timeout };
-    stream.deadline().arm(clock::after(clock::now(), wait), Ends::Both);
-    match stream.fill(Size::Small).await {
-        Ok(1..) => Some(()),
-        _ if stream.timed_out() && served == 0 => {
-            count_fault(shard, listener, Reason::HeaderTimeout);
-            None
+    stream.deadline().arm(clock::after(now, wait), Ends::Both);
+    let filled = poll_fn(|cx| match stream.poll_fill(cx, Size::Small) {
+        Poll::Ready(filled) => Poll::Ready(Some(filled)),
+        Poll::Pending if may_rest && entry.rest.poll(cx) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
+    match filled {
+        None => Waited::Rests,
+        Some(Ok(1..)) => Waited::Bytes,
+        Some(_) => {
+            if stream.timed_out() && served == 0 {
+                count_fault(shard, listener, Reason::HeaderTimeout);
+            }
+            Waited::Over
         }
-        _ => None,
     }
 }
 
@@ -79,9 +120,9 @@ async fn one(
     listener: &Arc<Listener>,
     origin: Origin,
     served: u64,
+    ledger: &mut Ledger,
 ) -> bool {
-    let begun = clock::now();
-    let mut ledger = Ledger::new(begun);
+    let begun = ledger.latest();
     entry.doing.set(Doing::Reading);
     let mut bytes = shard.take_head();
     let mut head = shard.take_request();
@@ -89,11 +130,11 @@ async fn one(
     stream.deadline().disarm();
     ledger.mark(Mark::HeadComplete, clock::now());
     let keep = match read {
-        Ok(true) => exchange_one(shard, stream, entry, listener, origin, served, &mut head, &bytes, &mut ledger).await,
+        Ok(true) => exchange_one(shard, stream, entry, listener, origin, served, &mut head, &bytes, ledger).await,
         Ok(false) => false,
         Err(fault) => {
             let outcome = Outcome::rejected(fault);
-            conclude(shard, stream, entry, listener, origin, None, outcome, &mut ledger).await
+            conclude(shard, stream, entry, listener, origin, None, outcome, ledger).await
         }
     };
     shard.give_head(bytes);
@@ -189,14 +230,16 @@ async fn conclude(
     let mut keep = outcome.keep;
     if let Some(fault) = outcome.fault {
         keep = answer(stream, listener, request, &fault, &mut outcome).await;
+        ledger.mark(Mark::ResponseWritten, clock::now());
     }
     if let Some(mut lease) = outcome.tunnel.take() {
         entry.doing.set(Doing::Tunnel);
         let idle = listener.tcp.as_ref().map_or(std::time::Duration::from_secs(3600), |tcp| tcp.idle_timeout);
         ledger.enter(onehop_meter::ledger::State::UpstreamWait, clock::now());
-        let passed = onehop_net::relay::relay(stream, &mut lease.stream, idle).await;
+        let passed = onehop_net::relay::relay(stream, &mut lease.conn.stream, idle).await;
         outcome.bytes_in += passed.up;
         outcome.bytes_out += passed.down;
+        ledger.enter(onehop_meter::ledger::State::Hop, clock::now());
         keep = false;
     }
     access_log::conclude(shard, listener, origin, request, &outcome, ledger);

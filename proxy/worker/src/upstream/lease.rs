@@ -13,7 +13,7 @@ use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline;
 use onehop_net::stream::{Either, first};
 
-use super::pool::Idle;
+use super::pool::Pooled;
 use super::{ClusterState, EndpointState, Waiter, nanos, net_address, share};
 use crate::fault::{Fault, Side, Step};
 
@@ -36,12 +36,10 @@ pub enum Wanted {
 /// A connection in use. Dropped without [`Lease::give_back`], it is closed and everything is counted down.
 pub struct Lease {
     /// The connection.
-    pub stream: Stream,
+    pub conn: Box<Pooled>,
     /// Whether it served a request before: then its upstream may have just closed it.
     pub reused: bool,
     account: Account,
-    born: Nanos,
-    requests: u64,
 }
 
 /// Counts a lease down, however it ends.
@@ -75,32 +73,38 @@ impl Lease {
     }
 
     /// Gives a connection back that is between two messages.
-    pub fn give_back(self) {
-        let Lease { stream, mut account, born, requests, .. } = self;
+    pub fn give_back(self, now: Nanos) {
+        let Lease { mut conn, mut account, .. } = self;
         if account.endpoint.retired.get() {
             return;
         }
-        stream.deadline().disarm();
-        let idle = Idle { stream, since: clock::now(), born, requests: requests + 1 };
+        conn.stream.deadline().disarm();
+        conn.since = now;
+        conn.requests += 1;
         let bounds = account.cluster.bounds();
-        if account.endpoint.pool.borrow_mut().give_back(idle, &bounds) {
+        if account.endpoint.pool.borrow_mut().give_back(conn, &bounds) {
             account.open = false;
             account.cluster.wake_one();
         }
     }
 }
 
-/// Leases a connection. `avoid` lists the endpoints, by address, that failed this request already; another one is
+/// Leases a connection at `now`. `avoid` lists the endpoints, by address, that failed this request already; another one is
 /// preferred, the same one is used if it is alone.
 ///
 /// # Errors
 /// A fault of step `Lease`; those where no byte was sent are retryable.
-pub async fn lease(cluster: &Rc<ClusterState>, wanted: Wanted, avoid: &mut Vec<usize>) -> Result<Lease, Fault> {
+pub async fn lease(
+    cluster: &Rc<ClusterState>,
+    wanted: Wanted,
+    avoid: &mut Vec<usize>,
+    now: Nanos,
+) -> Result<Lease, Fault> {
     let mut waited = false;
     loop {
         let index = pick(cluster, avoid)?;
         let endpoint = cluster.endpoints.borrow()[index].clone();
-        if let Some(lease) = reuse(cluster, &endpoint, wanted) {
+        if let Some(lease) = reuse(cluster, &endpoint, wanted, now) {
             return Ok(lease);
         }
         let config = cluster.cluster.borrow().clone();
@@ -131,7 +135,7 @@ fn pick(cluster: &ClusterState, avoid: &[usize]) -> Result<usize, Fault> {
         .ok_or(Fault::new(Side::Proxy, Step::Lease, Reason::NoEndpoint))
 }
 
-fn reuse(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, wanted: Wanted) -> Option<Lease> {
+fn reuse(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, wanted: Wanted, now: Nanos) -> Option<Lease> {
     let max_idle_ns = match wanted {
         Wanted::Any => u64::MAX,
         Wanted::Fresh => FRESH_NS,
@@ -141,16 +145,16 @@ fn reuse(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, wanted: Wante
         return None;
     }
     let bounds = cluster.bounds();
-    let (idle, evicted) = endpoint.pool.borrow_mut().take(clock::now(), &bounds, max_idle_ns, wanted == Wanted::Any);
+    let (conn, evicted) = endpoint.pool.borrow_mut().take(now, &bounds, max_idle_ns, wanted == Wanted::Any);
     if evicted > 0 {
         cluster.cluster.borrow().meters.core(cluster.core).pool_evicted.add(evicted);
         cluster.closed(endpoint, evicted as u32);
     }
-    let Idle { stream, born, requests, .. } = idle?;
+    let conn = conn?;
     cluster.cluster.borrow().meters.core(cluster.core).pool_hits.add(1);
     let mut account = Account::new(cluster, endpoint);
     account.open = true;
-    Some(Lease { stream, reused: true, account, born, requests })
+    Some(Lease { conn, reused: true, account })
 }
 
 async fn connect(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, timeout_ns: u64) -> Result<Lease, Fault> {
@@ -168,7 +172,7 @@ async fn connect(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, timeo
         Ok(stream) => {
             meters.connects.add(1);
             peer.meters.core(cluster.core).connects.add(1);
-            Ok(Lease { stream, reused: false, account, born: now, requests: 0 })
+            Ok(Lease { conn: Box::new(Pooled { stream, since: now, born: now, requests: 0 }), reused: false, account })
         }
         Err(error) => {
             meters.connect_failures.add(1);

@@ -4,9 +4,9 @@
 use onehop_net::Stream;
 use onehop_net::clock::Nanos;
 
-/// A connection between two exchanges.
-pub struct Idle {
-    /// The connection; no read is posted on it.
+/// A connection to an endpoint, for its life; boxed, so that handing it on moves a pointer.
+pub struct Pooled {
+    /// The connection; between two exchanges no read is posted on it.
     pub stream: Stream,
     /// When it was given back.
     pub since: Nanos,
@@ -35,12 +35,20 @@ pub struct Bounds {
 /// The pool of one endpoint.
 #[derive(Default)]
 pub struct Pool {
-    idle: Vec<Idle>,
+    // Boxed for its users, who pass it on with every exchange.
+    #[allow(clippy::vec_box, reason = "a lease hands the box on")]
+    idle: Vec<Box<Pooled>>,
 }
 
 impl Pool {
     /// Takes the most recently used connection that is still good; the bad ones it meets are closed and counted.
-    pub fn take(&mut self, now: Nanos, bounds: &Bounds, max_idle_ns: u64, repeatable: bool) -> (Option<Idle>, u64) {
+    pub fn take(
+        &mut self,
+        now: Nanos,
+        bounds: &Bounds,
+        max_idle_ns: u64,
+        repeatable: bool,
+    ) -> (Option<Box<Pooled>>, u64) {
         let mut evicted = 0;
         while let Some(idle) = self.idle.pop() {
             if now.saturating_sub(idle.since) > max_idle_ns.min(bounds.idle_ns) {
@@ -64,7 +72,7 @@ impl Pool {
     }
 
     /// Keeps a connection for the next exchange. False when it was closed instead.
-    pub fn give_back(&mut self, idle: Idle, bounds: &Bounds) -> bool {
+    pub fn give_back(&mut self, idle: Box<Pooled>, bounds: &Bounds) -> bool {
         let spent = idle.requests >= bounds.max_requests || idle.since.saturating_sub(idle.born) >= bounds.age_ns;
         if spent || self.idle.len() >= bounds.max_idle {
             return false;

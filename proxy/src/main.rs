@@ -70,6 +70,7 @@ struct Gateway {
 }
 
 fn main() -> ExitCode {
+    onehop_net::avoid_huge_pages();
     let result = match Cli::parse().command {
         Command::Gateway(gateway) => boot::gateway(&gateway),
         Command::Check { config } => boot::check(&config),

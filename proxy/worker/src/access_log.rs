@@ -16,7 +16,7 @@ use crate::shard::Shard;
 pub fn conclude(
     shard: &Shard,
     listener: &Listener,
-    origin: Origin,
+    origin: &Origin,
     request: Option<&Request<'_>>,
     outcome: &Outcome,
     ledger: &Ledger,

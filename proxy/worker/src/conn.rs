@@ -31,7 +31,7 @@ pub fn start(shard: &Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Peer
         let core = shard.outfit.core;
         meters.core(core).accepted.add(1);
         meters.core(core).active.add(1);
-        let served = guard(Box::pin(serve(&shard, listener.clone(), fd, peer))).await;
+        let served = guard(Box::pin(serve(shard.clone(), listener.clone(), fd, peer))).await;
         meters.core(core).active.sub(1);
         if let Err(panic) = served {
             shard.meters().panics.add(1);
@@ -60,41 +60,42 @@ async fn guard(mut task: Pin<Box<impl Future<Output = ()>>>) -> Result<(), Box<d
     .await
 }
 
-async fn serve(shard: &Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Peer) {
-    let Ok(mut stream) = Stream::new(fd) else {
-        return;
-    };
-    if matches!(peer, Peer::Tcp(_)) {
-        stream.set_nodelay();
-    }
-    let entry = shard.connections.enter(stream.raw_fd(), listener.name.clone(), peer, clock::now());
+/// (A block instead of an `async fn`, which would keep each argument twice.)
+fn serve(shard: Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Peer) -> impl Future<Output = ()> {
     let mut origin = Origin { peer, tls: false };
-    if listener.proxy_protocol {
-        // Boxed, as what follows: the future of an idle connection is as large as the largest thing that it holds.
-        match Box::pin(read_proxy_header(&mut stream, &entry, &listener)).await {
-            Ok(Some(source)) => {
-                origin.peer = Peer::Tcp(source);
-                entry.peer.set(origin.peer);
-            }
-            Ok(None) => {}
-            Err(reason) => {
-                http1::count_fault(shard, &listener, reason);
-                stream.reset_on_close();
-                drop(entry);
-                return;
+    async move {
+        let Ok(mut stream) = Stream::new(fd) else {
+            return;
+        };
+        if matches!(origin.peer, Peer::Tcp(_)) {
+            stream.set_nodelay();
+        }
+        let entry = shard.connections.enter(stream.raw_fd(), listener.name.clone(), origin.peer, clock::now());
+        if listener.proxy_protocol {
+            // Boxed, as what follows: the future of an idle connection is as large as the largest thing it holds.
+            match Box::pin(read_proxy_header(&mut stream, &entry, &listener)).await {
+                Ok(Some(source)) => {
+                    origin.peer = Peer::Tcp(source);
+                    entry.peer.set(origin.peer);
+                }
+                Ok(None) => {}
+                Err(reason) => {
+                    http1::count_fault(&shard, &listener, reason);
+                    stream.reset_on_close();
+                    return;
+                }
             }
         }
+        let layer = match listener.layer {
+            Layer::Sniff => Box::pin(decide(&mut stream, &entry, &listener)).await,
+            layer => Some(layer),
+        };
+        match layer {
+            Some(Layer::Tcp) => Box::pin(l4::serve(&shard, &mut stream, &entry, &listener, origin)).await,
+            Some(_) => http1::serve(&shard, &mut stream, &entry, listener, &origin).await,
+            None => {}
+        }
     }
-    let layer = match listener.layer {
-        Layer::Sniff => Box::pin(decide(&mut stream, &entry, &listener)).await,
-        layer => Some(layer),
-    };
-    match layer {
-        Some(Layer::Tcp) => Box::pin(l4::serve(shard, &mut stream, &entry, &listener, origin)).await,
-        Some(_) => http1::serve(shard, &mut stream, &entry, listener, origin).await,
-        None => {}
-    }
-    drop(entry);
 }
 
 /// Whether it is HTTP or bytes. `None`: the client left before it could be told.

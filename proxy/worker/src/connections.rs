@@ -1,6 +1,7 @@
 //! The downstream connections of a core: listed for `/connections`, counted, and found when the core drains.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,20 +54,20 @@ pub struct Entry {
     pub doing: Cell<Doing>,
     /// Requests so far.
     pub requests: Cell<u64>,
-    /// How long it has idled, as the housekeeper sees it.
+    /// The box of its busy period.
     pub rest: Rest,
 }
 
-/// Tells a connection that has idled for a while to make itself small.
+/// Whether a connection keeps the box of its busy period, and how it is asked to give it up.
 #[derive(Default)]
 pub struct Rest {
+    boxed: Cell<bool>,
     due: Cell<bool>,
-    seen_at: Cell<u64>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Rest {
-    /// Whether it is time; else the housekeeper wakes the caller's task when it is.
+    /// Whether the connection is to rest; else its task is woken when it is.
     pub fn poll(&self, cx: &mut Context<'_>) -> bool {
         if self.due.take() {
             return true;
@@ -78,17 +79,27 @@ impl Rest {
         false
     }
 
-    /// The housekeeper's look: a connection that idles and has served nothing since the last look is told.
-    pub fn look(&self, doing: Doing, requests: u64) {
-        if doing == Doing::Idle && self.seen_at.replace(requests) == requests && requests > 0 {
-            let waker = self.waker.borrow_mut().take();
-            if let Some(waker) = waker {
-                self.due.set(true);
-                waker.wake();
-            }
+    /// The busy period is over, and its box is free.
+    pub fn unboxed(&self) {
+        self.boxed.set(false);
+        self.due.set(false);
+        *self.waker.borrow_mut() = None;
+    }
+
+    fn ask(&self) {
+        let waker = self.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            self.due.set(true);
+            waker.wake();
         }
     }
 }
+
+/// Connections of a core that may keep the box of their busy period (about 3 KiB) while they wait for the next
+/// request: making it anew for each request costs CPU, and keeping it for every idle connection costs memory.
+const KEPT_BOXES: usize = 128;
+/// How many busy connections are passed over in search of one that idles.
+const PASSED_OVER: usize = 8;
 
 /// The list.
 #[derive(Default)]
@@ -97,6 +108,7 @@ pub struct Connections {
     free: RefCell<Vec<usize>>,
     count: Cell<usize>,
     next: Cell<u64>,
+    boxed: RefCell<VecDeque<Rc<Entry>>>,
 }
 
 /// An entry that leaves the list when it is dropped.
@@ -116,6 +128,7 @@ impl std::ops::Deref for Listed<'_> {
 
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
+        self.entry.rest.unboxed();
         self.list.entries.borrow_mut()[self.index] = None;
         self.list.free.borrow_mut().push(self.index);
         self.list.count.set(self.list.count.get() - 1);
@@ -150,6 +163,26 @@ impl Connections {
         };
         self.count.set(self.count.get() + 1);
         Listed { list: self, index, entry }
+    }
+
+    /// A connection begins a busy period; when too many keep a box, the one that began first and idles rests.
+    pub fn begin_busy(&self, listed: &Listed<'_>) {
+        listed.entry.rest.boxed.set(true);
+        let mut boxed = self.boxed.borrow_mut();
+        boxed.push_back(listed.entry.clone());
+        let mut passed_over = 0;
+        while boxed.len() > KEPT_BOXES && passed_over < PASSED_OVER {
+            let Some(oldest) = boxed.pop_front() else { return };
+            if !oldest.rest.boxed.get() {
+                continue;
+            }
+            if oldest.doing.get() == Doing::Idle {
+                oldest.rest.ask();
+                return;
+            }
+            passed_over += 1;
+            boxed.push_back(oldest);
+        }
     }
 
     /// How many there are.

@@ -158,7 +158,6 @@ async fn keep_house(shard: Rc<Shard>) {
         for cluster in shard.clusters() {
             cluster.sweep(now);
         }
-        shard.connections.each(|entry| entry.rest.look(entry.doing.get(), entry.requests.get()));
         shard.meters().connections.set(shard.connections.count() as i64);
     }
 }

@@ -44,6 +44,13 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Keeps huge pages away from this process: where the system hands them out unasked, each part of the heap that is
+/// touched becomes resident 2 MiB at a time (measured: 10 MiB at rest instead of 3). Best effort: memory, not function.
+pub fn avoid_huge_pages() {
+    // SAFETY: this operation takes plain numbers.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
 /// Descriptors that this process has open.
 pub fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1))

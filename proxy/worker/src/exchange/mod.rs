@@ -30,7 +30,7 @@ pub struct Request<'a> {
     /// The bytes that its spans point into.
     pub bytes: &'a [u8],
     /// Where it came from.
-    pub origin: Origin,
+    pub origin: &'a Origin,
     /// What identifies it.
     pub identity: &'a Identity,
     /// The listener that took it.

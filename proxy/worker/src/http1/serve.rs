@@ -1,6 +1,6 @@
 //! The life of an HTTP/1 connection. Between requests the task holds no more than a small posted read.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -16,30 +16,42 @@ use onehop_wire::http1::{HeadScanner, Limits, RequestHead};
 use super::forward::{Identity, Origin};
 use super::reply;
 use crate::access_log;
-use crate::connections::{Doing, Entry};
+use crate::connections::{Doing, Entry, Listed};
 use crate::exchange::{self, Outcome, Request};
 use crate::fault::{Fault, Side, Step};
 use crate::shard::Shard;
 
 /// Serves a connection until it ends.
-pub async fn serve(shard: &Rc<Shard>, stream: &mut Stream, entry: &Entry, mut listener: Arc<Listener>, origin: Origin) {
+///
+/// A block instead of an `async fn`, which would keep each argument twice for as long as the connection idles.
+pub fn serve<'a>(
+    shard: &'a Rc<Shard>,
+    stream: &'a mut Stream,
+    entry: &'a Listed<'_>,
+    mut listener: Arc<Listener>,
+    origin: &'a Origin,
+) -> impl Future<Output = ()> {
     let mut generation = shard.generation();
-    while let Waited::Bytes = wait_for_bytes(shard, stream, entry, &listener, clock::now(), false).await {
-        // One box per busy period keeps the idle task small.
-        let rests = Box::pin(busy(shard, stream, entry, &mut listener, origin, &mut generation)).await;
-        if !rests {
-            return;
+    async move {
+        while let Waited::Bytes = wait_for_bytes(shard, stream, entry, &listener, clock::now(), false).await {
+            // One box per busy period keeps the idle task small.
+            shard.connections.begin_busy(entry);
+            let rests = Box::pin(busy(shard, stream, entry, &mut listener, origin, &mut generation)).await;
+            entry.rest.unboxed();
+            if !rests {
+                return;
+            }
         }
     }
 }
 
-/// Serves requests until the connection has idled for a while (true) or is over (false).
+/// Serves requests until the connection is asked to rest (true) or is over (false).
 async fn busy(
     shard: &Rc<Shard>,
     stream: &mut Stream,
     entry: &Entry,
     listener: &mut Arc<Listener>,
-    origin: Origin,
+    origin: &Origin,
     generation: &mut u64,
 ) -> bool {
     loop {
@@ -70,13 +82,13 @@ async fn busy(
 enum Waited {
     /// Its first bytes are there.
     Bytes,
-    /// Nothing came for a while: the connection may make itself small.
+    /// Others want to be busy: the connection makes itself small.
     Rests,
     /// The connection is over.
     Over,
 }
 
-/// Waits for the first bytes of a request; `may_rest` lets the housekeeper end the wait without ending the connection.
+/// Waits for the first bytes of a request; `may_rest`: the wait may end without the connection.
 async fn wait_for_bytes(
     shard: &Shard,
     stream: &mut Stream,
@@ -118,7 +130,7 @@ async fn one(
     stream: &mut Stream,
     entry: &Entry,
     listener: &Arc<Listener>,
-    origin: Origin,
+    origin: &Origin,
     served: u64,
     ledger: &mut Ledger,
 ) -> bool {
@@ -198,7 +210,7 @@ async fn exchange_one(
     stream: &mut Stream,
     entry: &Entry,
     listener: &Arc<Listener>,
-    origin: Origin,
+    origin: &Origin,
     served: u64,
     head: &mut RequestHead,
     bytes: &[u8],
@@ -222,7 +234,7 @@ async fn conclude(
     stream: &mut Stream,
     entry: &Entry,
     listener: &Arc<Listener>,
-    origin: Origin,
+    origin: &Origin,
     request: Option<&Request<'_>>,
     mut outcome: Outcome,
     ledger: &mut Ledger,

@@ -30,7 +30,8 @@ pub fn run(requests: u64) -> Result<(), String> {
         path: Some(records.clone()),
         format: LogFormat::Template("{method} {path} {status} {hop_ns} {upstream_wait_ns} {total_ns}".to_owned()),
     });
-    std::thread::spawn(move || tell(&records, requests));
+    let pipe = records.clone();
+    std::thread::spawn(move || tell(&pipe, requests));
     println!("An origin on {origin_at}, and Onehop in front of it. Try, in another terminal:");
     println!("  curl -i http://{}/hello", model.listeners[0].address);
     println!("  curl -s http://{}/hello?[1-1000] -o /dev/null", model.listeners[0].address);
@@ -38,7 +39,10 @@ pub fn run(requests: u64) -> Result<(), String> {
         println!("  curl http://{admin}/metrics | grep onehop_hop_seconds");
     }
     println!("Every request that comes by is told below with what the hop took. Ctrl-C ends it.\n");
-    crate::boot::run(&model, None, Source::Fixed, Rung::Deferred, None)
+    let ended = crate::boot::run(&model, None, Source::Fixed, Rung::Deferred, None);
+    // A clean-up at the end: the pipe's name may be gone already.
+    let _ = std::fs::remove_file(records);
+    ended
 }
 
 /// A named pipe that the access log writes to and the demo reads from.
@@ -52,7 +56,6 @@ fn tell(path: &PathBuf, requests: u64) {
     let Ok(pipe) = std::fs::OpenOptions::new().read(true).write(true).open(path) else {
         return;
     };
-    // Both ends are open now: the name is no longer needed once the log has opened it, and the log opens it at once.
     let mut told = 0;
     for line in BufReader::new(pipe).lines() {
         let Ok(line) = line else { return };

@@ -7,7 +7,7 @@ mod proxy;
 
 pub use client::{Client, Response};
 pub use origin::{Connection, Origin};
-pub use proxy::{Proxy, binary, folder};
+pub use proxy::{Proxy, binary, build, folder};
 
 /// Waits until something holds, looking again and again; panics with the text after ten seconds.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

@@ -16,13 +16,16 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// The `onehop` binary, built once per test process in the profile of the tests.
 pub fn binary() -> &'static Path {
-    BINARY.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-        let status = Command::new(env!("CARGO")).current_dir(root).args(["build", "--quiet", "-p", "onehop"]).status();
-        assert!(status.expect("cargo runs").success(), "the binary does not build");
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        target.join("debug").join("onehop")
-    })
+    BINARY.get_or_init(|| build("onehop"))
+}
+
+/// Builds a package of the workspace and returns its binary of the same name.
+pub fn build(package: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let status = Command::new(env!("CARGO")).current_dir(root).args(["build", "--quiet", "-p", package]).status();
+    assert!(status.expect("cargo runs").success(), "{package} does not build");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    target.join("debug").join(package)
 }
 
 /// A new folder for one test.
@@ -56,8 +59,10 @@ impl Proxy {
         Proxy::start_file(path, arguments, launcher)
     }
 
-    /// Starts with a file that is there.
+    /// Starts with a file that is there. `ONEHOP_TEST_LAUNCHER` names a program to start every proxy by.
     pub fn start_file(config: PathBuf, arguments: &[&str], launcher: Option<&Path>) -> Proxy {
+        let everywhere = std::env::var_os("ONEHOP_TEST_LAUNCHER").map(PathBuf::from);
+        let launcher = launcher.or(everywhere.as_deref());
         let mut command = match launcher {
             Some(launcher) => {
                 let mut command = Command::new(launcher);

@@ -199,10 +199,13 @@ fn connections(shared: &Shared) -> Value {
     drop(reply);
     let until = Instant::now() + ANSWER;
     let mut listed: Vec<ConnectionInfo> = Vec::new();
-    let mut answered = 0;
+    let (mut answered, mut count) = (0, 0);
     while answered < cores.len() {
         match answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(list) => listed.extend(list),
+            Ok(listing) => {
+                count += listing.count;
+                listed.extend(listing.listed);
+            }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
         answered += 1;
@@ -216,7 +219,7 @@ fn connections(shared: &Shared) -> Value {
             })
         })
         .collect();
-    json!({ "cores": cores.len(), "stuck_cores": cores.len() - answered, "count": entries.len(), "connections": entries })
+    json!({ "cores": cores.len(), "stuck_cores": cores.len() - answered, "count": count, "connections": entries })
 }
 
 fn drain_endpoint(shared: &Shared, query: &str, drain: bool) -> Reply {

@@ -24,7 +24,7 @@ pub enum Order {
     /// Say what connections there are.
     Connections {
         /// Where to.
-        reply: SyncSender<Vec<ConnectionInfo>>,
+        reply: SyncSender<Listing>,
         /// How many at most.
         limit: usize,
     },
@@ -36,6 +36,14 @@ pub struct Socket {
     pub listener: Arc<str>,
     /// It.
     pub fd: OwnedFd,
+}
+
+/// A core's answer to [`Order::Connections`].
+pub struct Listing {
+    /// How many connections there are.
+    pub count: usize,
+    /// Some of them, up to the limit asked for.
+    pub listed: Vec<ConnectionInfo>,
 }
 
 /// A downstream connection, as `/connections` shows it.

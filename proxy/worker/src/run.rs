@@ -13,7 +13,7 @@ use onehop_net::listener::Listener as Socket;
 use onehop_net::mailbox::{Inbox, Receiver};
 use onehop_net::runtime::{self, Core, Options, Rung};
 use onehop_plan::Snapshot;
-use onehop_plan::order::{ConnectionInfo, Order};
+use onehop_plan::order::{ConnectionInfo, Listing, Order};
 
 use crate::accept::{Stop, accept};
 use crate::connections::Doing;
@@ -131,7 +131,7 @@ fn install(
     }
 }
 
-fn list(shard: &Shard, limit: usize) -> Vec<ConnectionInfo> {
+fn list(shard: &Shard, limit: usize) -> Listing {
     let now = clock::now();
     let mut list = Vec::new();
     shard.connections.each(|entry| {
@@ -147,7 +147,7 @@ fn list(shard: &Shard, limit: usize) -> Vec<ConnectionInfo> {
             });
         }
     });
-    list
+    Listing { count: shard.connections.count(), listed: list }
 }
 
 /// Closes idle upstream connections that are spent or were closed, about once a second.

@@ -108,6 +108,12 @@ fn the_command_line_says_what_is_wrong() {
     );
     let (code, _, error) = check(std::path::Path::new("/nonexistent.toml"));
     assert!(code == 1 && error.contains("cannot be read"), "{error}");
+    let (code, _, error) = check(&folder);
+    assert!(code == 1 && error.contains("bad.toml"), "a folder is read as a whole: {error}");
+    // Even root cannot read a folder that is named like a file.
+    std::fs::create_dir(folder.join("folder.toml")).expect("a folder");
+    let (code, _, error) = check(&folder.join("folder.toml"));
+    assert!(code == 1 && !error.is_empty(), "{error}");
     let (code, _, error) = Proxy::run(&["gateway", "--lisen", "x"]);
     assert!(code == 2 && error.contains("--listen"), "{error}");
     let (code, out, _) = Proxy::run(&["schema"]);
@@ -150,16 +156,21 @@ fn limits_refuse_and_recover() {
     assert_eq!(proxy.connect("edge").get("/").status, 200);
 }
 
+/// A program that starts the proxy in its own way.
+fn script(text: &str) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let launcher = folder().join("launcher");
+    std::fs::write(&launcher, text).expect("writes");
+    std::fs::set_permissions(&launcher, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    launcher
+}
+
 #[test]
 fn descriptors_that_run_out_are_waited_for() {
     let origin = Origin::echo();
     let path = folder().join("onehop.toml");
     std::fs::write(&path, origin.config("", "", "")).expect("writes");
-    // A launcher with a small hard limit.
-    let launcher = folder().join("few-files");
-    std::fs::write(&launcher, "#!/bin/sh\nulimit -n 60\nexec \"$@\"\n").expect("writes");
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&launcher, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    let launcher = script("#!/bin/sh\nulimit -n 60\nexec \"$@\"\n");
     let proxy = Proxy::start_file(path, &["--workers", "1"], Some(&launcher));
     proxy.wait_for_error("only 60 files may be open");
     let address = proxy.address("edge");
@@ -221,4 +232,69 @@ fn nginx_is_served_through_where_it_is_installed() {
     nginx.kill().expect("it runs");
     nginx.wait().expect("ends");
     assert_eq!(client.get("/").status, 503);
+}
+
+#[test]
+fn a_panic_costs_one_connection() {
+    let origin = Origin::echo();
+    let launcher = script("#!/bin/sh\nONEHOP_TEST_PANIC=/panic exec \"$@\"\n");
+    let proxy = Proxy::start_with(&origin.config("", "", ""), &["--workers", "1"], Some(&launcher));
+    let mut witness = proxy.connect("edge");
+    assert_eq!(witness.get("/before").text(), "/before");
+    let before = proxy.descriptors();
+    for _ in 0..10 {
+        let mut client = proxy.connect("edge");
+        client.send("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(client.is_closed());
+    }
+    proxy.wait_for_error("panicked: asked to by /panic; the connection was closed");
+    assert_eq!(witness.get("/after").text(), "/after");
+    assert_eq!(proxy.metric("onehop_core_panics_total", ""), 10.0);
+    eventually("only the witness is left", || proxy.connections() == 1);
+    eventually("nothing leaks", || proxy.descriptors() <= before);
+}
+
+#[test]
+fn addresses_of_version_6_work_on_both_sides() {
+    let Ok(listener) = std::net::TcpListener::bind("[::1]:0") else {
+        eprintln!("skipped: there is no IPv6 here");
+        return;
+    };
+    let upstream = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the proxy connects");
+        let mut chunk = [0; 4096];
+        let count = std::io::Read::read(&mut stream, &mut chunk).expect("a request");
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {count}\r\n\r\n");
+        stream.write_all(answer.as_bytes()).and_then(|()| stream.write_all(&chunk[..count])).expect("writes");
+    });
+    let proxy = Proxy::start(&format!(
+        "[[listener]]\nname = \"edge\"\naddress = \"[::1]:0\"\nforwarded = true\n[[route]]\ncluster = \"six\"\n[[cluster]]\nname = \"six\"\nendpoints = [\"{upstream}\"]\n"
+    ));
+    let response = proxy.connect("edge").get("/");
+    assert_eq!(response.status, 200, "{}", response.head);
+    let seen = response.text();
+    assert!(seen.contains("X-Forwarded-For: ::1\r\n") && seen.contains("for=\"[::1]\""), "{seen}");
+}
+
+#[test]
+fn the_demo_tells_what_each_request_cost_and_ends() {
+    let mut demo = Command::new(onehop_tests::binary())
+        .args(["demo", "--requests", "2"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(demo.stdout.take().expect("piped")));
+    let mut next = |text: &str| lines.by_ref().map_while(Result::ok).find(|line| line.contains(text)).expect("told");
+    let listening = next("listening edge");
+    next("ready");
+    let address = listening.rsplit(' ').next().expect("a word").parse().expect("an address");
+    let mut client = onehop_tests::Client::connect(address);
+    for path in ["/one", "/two"] {
+        let response = client.get(path);
+        assert!(response.text().starts_with(&format!("Hello from the origin: GET {path}")));
+        assert!(response.field("server-timing").is_some_and(|timing| timing.starts_with("onehop;dur=")));
+        assert!(next("the hop took").starts_with(&format!("GET {path} -> 200")));
+    }
+    assert!(demo.wait().expect("a child").success());
 }

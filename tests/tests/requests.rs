@@ -206,3 +206,36 @@ fn both_bodies_of_one_exchange_move_at_the_same_time() {
     client.send("ef");
     assert_eq!(client.read(2), b"ef");
 }
+
+#[test]
+fn connect_is_refused_unless_configured_and_then_tunnelled() {
+    let proxies = || {
+        Origin::start(|connection| {
+            let head = connection.head().unwrap_or_default();
+            assert!(head.starts_with("CONNECT far.example:443 HTTP/1.1\r\n"), "{head}");
+            // Framing fields of such an answer mean nothing.
+            connection.send("HTTP/1.1 200 Established\r\nContent-Length: 5\r\n\r\n");
+            let sent = connection.read(4);
+            connection.send(sent);
+            connection.finish();
+            connection.wait_for_end();
+        })
+    };
+    let request = "CONNECT far.example:443 HTTP/1.1\r\nHost: far.example:443\r\n\r\n";
+    let origin = proxies();
+    let proxy = through(&origin);
+    let response = proxy.connect("edge").ask(request);
+    assert_eq!((response.status, origin.accepted()), (405, 0), "{}", response.head);
+    let proxy = Proxy::start(&proxies().config("", "connect = true", ""));
+    let mut client = proxy.connect("edge");
+    client.send(request);
+    let head = client.head();
+    assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("Content-Length"), "{head}");
+    client.send("ping");
+    assert_eq!(client.read(4), b"ping");
+    assert!(client.is_closed());
+    // A refusal is a plain response.
+    let origin = fixed("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+    let proxy = Proxy::start(&origin.config("", "connect = true", ""));
+    assert_eq!(proxy.connect("edge").ask(request).text(), "no");
+}

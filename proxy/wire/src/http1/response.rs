@@ -25,6 +25,9 @@ pub struct ResponseHead {
     pub keep_alive: bool,
     /// As in [`super::RequestHead`].
     pub named_by_connection: u128,
+    /// Bytes of another protocol follow: after a 101, or a 2xx to CONNECT, whose framing fields mean nothing
+    /// (RFC 9110 9.3.6).
+    pub tunnels: bool,
     /// The protocol of a 101.
     pub upgrade: Option<Span>,
 }
@@ -61,7 +64,8 @@ impl ResponseHead {
         let framing = Framing::read(&self.fields, head)?;
         self.named_by_connection = framing.named;
         self.upgrade = framing.upgrade.filter(|_| framing.upgrades || status == 101);
-        let bodiless = method == Method::Head || status < 200 || status == 204 || status == 304;
+        self.tunnels = status == 101 || (method == Method::Connect && (200..300).contains(&status));
+        let bodiless = method == Method::Head || self.tunnels || status < 200 || status == 204 || status == 304;
         self.body = match (bodiless, framing.chunked, framing.length) {
             (true, _, _) => BodyLength::None,
             (false, true, _) if self.version == Version::Http10 => {

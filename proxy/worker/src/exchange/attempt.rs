@@ -97,7 +97,7 @@ impl Attempt<'_> {
                     if fault.side == Side::Upstream {
                         endpoint.endpoint.borrow().meters.core(core).failures.add(1);
                     }
-                } else if outcome.status == 101 {
+                } else if outcome.tunnels {
                     outcome.tunnel = Some(lease);
                 } else if reusable {
                     lease.give_back(ledger.latest());
@@ -402,7 +402,8 @@ impl Attempt<'_> {
         forward::response(&mut out, self.request.head, head, &response.bytes, &framed, timing.as_deref());
         outcome.status = head.status;
         outcome.started = true;
-        outcome.keep = !framed.close && head.status != 101;
+        outcome.tunnels = head.tunnels;
+        outcome.keep = !framed.close && !head.tunnels;
         let mut download = Body::new(head.body, framed.framing, out, self.limits(), None);
         if let Err(broken) = download.prime(&mut lease.conn.stream) {
             outcome.fault = Some(download_fault(broken, &lease.conn.stream, client));

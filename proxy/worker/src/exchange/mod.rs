@@ -69,7 +69,9 @@ pub struct Outcome {
     pub cluster: Option<Arc<str>>,
     /// The endpoint of the last attempt.
     pub endpoint: Option<String>,
-    /// An upgraded connection, to be relayed by the caller.
+    /// The response opened a tunnel.
+    pub tunnels: bool,
+    /// The connection of a tunnel, to be relayed by the caller.
     pub tunnel: Option<crate::upstream::Lease>,
 }
 
@@ -86,6 +88,7 @@ impl Outcome {
             route: None,
             cluster: None,
             endpoint: None,
+            tunnels: false,
             tunnel: None,
         }
     }

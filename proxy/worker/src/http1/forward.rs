@@ -280,6 +280,9 @@ pub fn response(
     if framed.framing == Framing::Unchunked {
         drop |= bits(&head.fields, Known::TransferEncoding) | bits(&head.fields, Known::Trailer);
     }
+    if head.tunnels {
+        drop |= bits(&head.fields, Known::TransferEncoding) | bits(&head.fields, Known::ContentLength);
+    }
     let mut add = Added::new();
     if framed.framing == Framing::Chunked {
         add.push(b"Transfer-Encoding", b"chunked");
@@ -289,6 +292,8 @@ pub fn response(
             add.push(b"Connection", b"Upgrade");
             add.push(b"Upgrade", protocol.of(buf));
         }
+    } else if head.tunnels {
+        // The connection belongs to the tunnel.
     } else if framed.close {
         add.push(b"Connection", b"close");
     } else if request.version == Version::Http10 && head.status >= 200 {

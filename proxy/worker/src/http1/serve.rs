@@ -220,11 +220,24 @@ async fn exchange_one(
     if served >= listener.http.max_requests {
         head.keep_alive = false;
     }
+    #[cfg(debug_assertions)]
+    panic_on_request(head, bytes);
     let identity = Identity::new(|| shard.random());
     let request = Request { head, bytes, origin, identity: &identity, listener };
     listener.meters.core(shard.outfit.core).requests.add(1);
     let outcome = exchange::run(shard, &request, stream, ledger).await;
     conclude(shard, stream, entry, listener, origin, Some(&request), outcome, ledger).await
+}
+
+/// The end-to-end tests break a connection's task on purpose: builds for debugging panic at the path in
+/// `ONEHOP_TEST_PANIC`.
+#[cfg(debug_assertions)]
+fn panic_on_request(head: &RequestHead, bytes: &[u8]) {
+    static PATH: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let path = PATH.get_or_init(|| std::env::var("ONEHOP_TEST_PANIC").ok());
+    if let Some(path) = path {
+        assert!(head.path.of(bytes) != path.as_bytes(), "asked to by {path}");
+    }
 }
 
 /// Answers what failed, tunnels what was upgraded, and keeps the books. Says whether the connection goes on.
@@ -258,7 +271,7 @@ async fn conclude(
     if !keep && outcome.fault.is_some() && !outcome.started {
         entry.doing.set(Doing::Closing);
         reply::linger(stream).await;
-    } else if !keep && outcome.fault.is_none() && outcome.status != 101 {
+    } else if !keep && outcome.fault.is_none() && !outcome.tunnels {
         // The client may still be sending what the upstream did not want.
         entry.doing.set(Doing::Closing);
         reply::linger(stream).await;

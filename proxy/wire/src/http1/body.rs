@@ -173,15 +173,17 @@ impl ChunkedDecoder {
             return Ok(Part::Trailers(2));
         }
         let end = buf.windows(4).position(|window| window == b"\r\n\r\n");
+        // Said as soon as it is seen, so that the same bytes get the same answer however they arrive.
+        let section = &buf[..end.map_or(buf.len(), |at| at + 4)];
+        if section.first() == Some(&b'\n') || section.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r') {
+            return Err(Reject::BareLf);
+        }
         match end {
             Some(at) if at + 4 <= MAX_TRAILERS => {
                 self.state = State::Done;
                 Ok(Part::Trailers(at + 4))
             }
-            None if buf.len() < MAX_TRAILERS => {
-                // A bare LF pair would never be found above: say so at once.
-                if buf.windows(2).any(|pair| pair == b"\n\n") { Err(Reject::BareLf) } else { Ok(Part::NeedMore) }
-            }
+            None if buf.len() < MAX_TRAILERS => Ok(Part::NeedMore),
             _ => Err(Reject::TrailersTooLarge),
         }
     }

@@ -31,32 +31,46 @@ impl Span {
 }
 
 macro_rules! known {
-    ($($name:ident = $text:literal,)*) => {
+    ($($length:literal: $($name:ident = $text:literal),*;)*) => {
         /// Fields that the proxy itself reads or writes.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[allow(missing_docs, reason = "each variant is the field of that name")]
-        pub enum Known { Other, $($name,)* }
+        pub enum Known { Other, $($($name,)*)* }
 
         impl Known {
             /// Recognises a name by its length first, then without regard to case.
             #[inline]
             pub fn recognise(name: &[u8]) -> Known {
-                $(if name.len() == $text.len() && name.eq_ignore_ascii_case($text) { return Known::$name; })*
-                Known::Other
+                match name.len() {
+                    $($length => {
+                        $(if name.eq_ignore_ascii_case($text) { return Known::$name; })*
+                        Known::Other
+                    })*
+                    _ => Known::Other,
+                }
             }
         }
+
+        #[cfg(test)]
+        pub(super) const KNOWN: &[(usize, &[u8], Known)] = &[$($(($length, $text, Known::$name),)*)*];
     };
 }
 
 known! {
-    Host = b"host", Connection = b"connection", KeepAlive = b"keep-alive", ProxyConnection = b"proxy-connection",
-    TransferEncoding = b"transfer-encoding", ContentLength = b"content-length", Te = b"te", Trailer = b"trailer",
-    Upgrade = b"upgrade", Expect = b"expect", Via = b"via", XForwardedFor = b"x-forwarded-for",
-    XForwardedProto = b"x-forwarded-proto", XForwardedHost = b"x-forwarded-host", Forwarded = b"forwarded",
-    XRequestId = b"x-request-id", Traceparent = b"traceparent", Tracestate = b"tracestate", Date = b"date",
-    Server = b"server", RetryAfter = b"retry-after", IdempotencyKey = b"idempotency-key",
-    ContentType = b"content-type", Cookie = b"cookie", Authorization = b"authorization",
-    Http2Settings = b"http2-settings", ServerTiming = b"server-timing",
+    2: Te = b"te";
+    3: Via = b"via";
+    4: Host = b"host", Date = b"date";
+    6: Cookie = b"cookie", Expect = b"expect", Server = b"server";
+    7: Upgrade = b"upgrade", Trailer = b"trailer";
+    9: Forwarded = b"forwarded";
+    10: Connection = b"connection", KeepAlive = b"keep-alive", Tracestate = b"tracestate";
+    11: Traceparent = b"traceparent", RetryAfter = b"retry-after";
+    12: ContentType = b"content-type", XRequestId = b"x-request-id";
+    13: Authorization = b"authorization", ServerTiming = b"server-timing";
+    14: ContentLength = b"content-length", Http2Settings = b"http2-settings";
+    15: XForwardedFor = b"x-forwarded-for", IdempotencyKey = b"idempotency-key";
+    16: ProxyConnection = b"proxy-connection", XForwardedHost = b"x-forwarded-host";
+    17: TransferEncoding = b"transfer-encoding", XForwardedProto = b"x-forwarded-proto";
 }
 
 /// One field line.
@@ -198,9 +212,10 @@ pub(super) fn leading(buf: &[u8]) -> usize {
     at
 }
 
+/// Why httparse refused a head; what is wrong with its line ends comes first.
 pub(super) fn refuse(error: httparse::Error, head: &[u8]) -> Reject {
     use httparse::Error;
-    match error {
+    let reason = match error {
         Error::TooManyHeaders => Reject::TooManyFields,
         Error::Version => Reject::BadVersion,
         Error::HeaderName if has_obs_fold(head) => Reject::ObsFold,
@@ -209,7 +224,13 @@ pub(super) fn refuse(error: httparse::Error, head: &[u8]) -> Reject {
         Error::NewLine => Reject::BareCr,
         Error::Status => Reject::BadStatusLine,
         Error::Token => Reject::BadRequestLine,
-    }
+    };
+    incomplete(head, reason)
+}
+
+/// The reason to refuse a head, unless its line ends are wrong: they confuse everything that comes after them.
+pub(super) fn incomplete(head: &[u8], reason: Reject) -> Reject {
+    check_line_ends(head).err().unwrap_or(reason)
 }
 
 fn has_obs_fold(head: &[u8]) -> bool {
@@ -217,7 +238,7 @@ fn has_obs_fold(head: &[u8]) -> bool {
 }
 
 /// Every line ends with CRLF, and neither CR nor LF stands anywhere else.
-pub(super) fn check_line_ends(head: &[u8]) -> Result<(), Reject> {
+fn check_line_ends(head: &[u8]) -> Result<(), Reject> {
     let mut at = 0;
     while let Some(offset) = position_of_lf(&head[at..]) {
         let lf = at + offset;
@@ -232,19 +253,36 @@ pub(super) fn check_line_ends(head: &[u8]) -> Result<(), Reject> {
     Ok(())
 }
 
-pub(super) fn collect(fields: &mut Vec<Field>, head: &[u8], parsed: &[httparse::Header<'_>]) {
+/// Fields to offsets. Refuses heads whose lines end otherwise than with CRLF, which httparse lets pass.
+pub(super) fn collect(fields: &mut Vec<Field>, head: &[u8], parsed: &[httparse::Header<'_>]) -> Result<(), Reject> {
     fields.clear();
+    // Neither names nor values hold a CR or LF; so where each line follows directly on the CRLF of the one before,
+    // and the blank line on the last, no other line end can be anywhere, and the head needs no second scan.
+    let mut plain = true;
+    let mut previous_end = None;
     for header in parsed {
-        let value = Span::from(head, header.value);
+        let (name, value) = (Span::from(head, header.name.as_bytes()), Span::from(head, header.value));
         let rest = &head[value.end()..];
-        let line_end = value.end() + position_of_lf(rest).map_or(rest.len(), |lf| lf + 1);
-        fields.push(Field {
-            name: Span::from(head, header.name.as_bytes()),
-            value,
-            line_end: line_end as u32,
-            known: Known::recognise(header.name.as_bytes()),
-        });
+        let line_end = if rest.starts_with(b"\r\n") {
+            value.end() + 2
+        } else {
+            plain = false;
+            value.end() + position_of_lf(rest).map_or(rest.len(), |lf| lf + 1)
+        };
+        plain &= match previous_end {
+            Some(end) => end == name.start as usize,
+            None => ends_first_line(&head[..name.start as usize]),
+        };
+        previous_end = Some(line_end);
+        fields.push(Field { name, value, line_end: line_end as u32, known: Known::recognise(header.name.as_bytes()) });
     }
+    plain &= previous_end.is_some_and(|end| &head[end..] == b"\r\n");
+    if plain { Ok(()) } else { check_line_ends(head) }
+}
+
+/// Whether this is one line, with its CRLF at the end and no line end before.
+fn ends_first_line(line: &[u8]) -> bool {
+    line.ends_with(b"\r\n") && position_of_lf(line) == Some(line.len() - 1)
 }
 
 /// What both kinds of head take from their fields.

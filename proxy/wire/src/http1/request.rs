@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::head::{
-    BodyLength, Field, Framing, Known, Method, Span, Version, check_line_ends, collect, leading, position_of_lf, refuse,
+    BodyLength, Field, Framing, Known, Method, Span, Version, collect, incomplete, leading, position_of_lf, refuse,
 };
 use super::limits::{Limits, MAX_FIELDS};
 use super::rules::Reject;
@@ -49,7 +49,6 @@ impl RequestHead {
     /// # Errors
     /// The first rule that it breaks.
     pub fn parse(&mut self, head: &[u8], limits: &Limits) -> Result<(), Reject> {
-        check_line_ends(head)?;
         if head.len() > limits.head_bytes {
             return Err(Reject::HeadTooLarge);
         }
@@ -62,7 +61,7 @@ impl RequestHead {
             .parse_with_uninit_headers(&head[skip..], &mut storage[..allowed])
             .map_err(|error| refuse(error, head))?;
         if status.is_partial() {
-            return Err(Reject::BadRequestLine);
+            return Err(incomplete(head, Reject::BadRequestLine));
         }
         let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
             return Err(Reject::BadRequestLine);
@@ -72,7 +71,7 @@ impl RequestHead {
         self.target = Span::from(head, target.as_bytes());
         self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
         self.head_len = head.len();
-        collect(&mut self.fields, head, parsed.headers);
+        collect(&mut self.fields, head, parsed.headers)?;
         self.frame(head)?;
         let host = self.host(head)?;
         self.split_target(head, host)
@@ -81,7 +80,7 @@ impl RequestHead {
     /// httparse accepts bytes in a target that no parser should; and it reads versions before it can name them.
     fn check_request_line(&self, head: &[u8], limits: &Limits) -> Result<(), Reject> {
         let end = position_of_lf(head).ok_or(Reject::BadRequestLine)?;
-        let line = &head[..end - 1];
+        let line = head[..end].strip_suffix(b"\r").ok_or(Reject::BareLf)?;
         if line.len() > limits.request_line {
             return Err(Reject::LineTooLong);
         }

@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::head::{BodyLength, Field, Framing, Known, Method, Span, Version, check_line_ends, collect, refuse};
+use super::head::{BodyLength, Field, Framing, Known, Method, Span, Version, collect, incomplete, refuse};
 use super::limits::{Limits, MAX_FIELDS};
 use super::rules::Reject;
 
@@ -38,7 +38,6 @@ impl ResponseHead {
     /// # Errors
     /// The first rule that it breaks.
     pub fn parse(&mut self, head: &[u8], method: Method, limits: &Limits) -> Result<(), Reject> {
-        check_line_ends(head)?;
         if head.len() > limits.head_bytes {
             return Err(Reject::HeadTooLarge);
         }
@@ -48,7 +47,7 @@ impl ResponseHead {
             .parse_response_with_uninit_headers(&mut parsed, head, &mut storage[..limits.fields.min(MAX_FIELDS)])
             .map_err(|error| refuse(error, head))?;
         let (false, Some(version), Some(status)) = (status.is_partial(), parsed.version, parsed.code) else {
-            return Err(Reject::BadStatusLine);
+            return Err(incomplete(head, Reject::BadStatusLine));
         };
         if !(100..=599).contains(&status) {
             return Err(Reject::BadStatusLine);
@@ -60,7 +59,7 @@ impl ResponseHead {
             .map_or(Span::default(), |reason| Span::from(head, reason.as_bytes()));
         self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
         self.head_len = head.len();
-        collect(&mut self.fields, head, parsed.headers);
+        collect(&mut self.fields, head, parsed.headers)?;
         let framing = Framing::read(&self.fields, head)?;
         self.named_by_connection = framing.named;
         self.upgrade = framing.upgrade.filter(|_| framing.upgrades || status == 101);

@@ -164,3 +164,12 @@ fn an_edited_head_keeps_the_other_lines_as_they_were() {
     encode_request(&mut out, &head, text, b"/y", &Edits { drop: 0b100, add: &[(b"Via", b"1.1 me")] });
     assert_eq!(out, b"GET /y HTTP/1.1\r\nHost: a\r\nx-LOWER:  v  \r\nLast: 1\r\nVia: 1.1 me\r\n\r\n");
 }
+
+#[test]
+fn every_known_field_is_recognised_in_any_case() {
+    for (length, name, known) in super::head::KNOWN {
+        assert_eq!(name.len(), *length, "{known:?}");
+        assert_eq!(Known::recognise(&name.to_ascii_uppercase()), *known);
+    }
+    assert_eq!(Known::recognise(b"hosts"), Known::Other);
+}

@@ -21,6 +21,20 @@ pub fn scanner(bytes: &[u8], step: usize) {
     assert!(whole.is_none_or(|end| end <= bytes.len()));
 }
 
+/// Every line of an accepted head ends with CRLF, none is folded, and no CR or LF stands elsewhere.
+fn line_ends(head: &[u8]) {
+    for (at, byte) in head.iter().enumerate() {
+        match byte {
+            b'\r' => assert_eq!(head.get(at + 1), Some(&b'\n')),
+            b'\n' => {
+                assert!(at > 0 && head[at - 1] == b'\r', "{:?}", String::from_utf8_lossy(head));
+                assert!(!matches!(head.get(at + 1), Some(b' ' | b'\t')));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// A request head that is accepted cannot be read in two ways: it is written and read back unchanged, no forbidden
 /// byte is in it, and its framing is told once. Says whether it was accepted.
 pub fn request(bytes: &[u8]) -> bool {
@@ -32,6 +46,7 @@ pub fn request(bytes: &[u8]) -> bool {
     if head.parse(bytes, &limits).is_err() {
         return false;
     }
+    line_ends(bytes);
     assert!(!head.authority.of(bytes).iter().any(u8::is_ascii_control));
     let mut framings = 0;
     for field in &head.fields {
@@ -74,6 +89,7 @@ pub fn response(bytes: &[u8]) {
         if head.parse(bytes, method, &limits).is_err() {
             return;
         }
+        line_ends(bytes);
         assert!((100..=599).contains(&head.status));
         assert!(!head.tunnels || head.body == BodyLength::None);
         let mut written = Vec::new();

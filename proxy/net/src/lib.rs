@@ -1,6 +1,6 @@
 //! Floor 1: the only crate that knows the ring. It offers streams, listeners, deadlines and a mailbox to the
 //! floors above, which never name the engine below, so that it can be changed and measured.
-//! May import `meter`. Must not know HTTP, routes or clusters. `unsafe` lives in `sys/` alone.
+//! May import `wire` and `meter`. Must not know HTTP, routes or clusters. `unsafe` lives in `sys/` alone.
 
 pub mod address;
 pub mod clock;
@@ -12,6 +12,7 @@ pub mod relay;
 pub mod runtime;
 pub mod stream;
 mod sys;
+pub mod tls;
 
 pub use address::{Address, Peer};
 pub use stream::Stream;

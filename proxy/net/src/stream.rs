@@ -2,7 +2,7 @@
 //! that waits for it, so that waiting can be dropped and taken up again without losing a byte.
 //! Writes are plain non-blocking calls from any slice; only a full socket waits.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -18,6 +18,9 @@ use crate::deadline::{Deadline, Ends};
 use crate::sys::buf::{Buf, Size};
 use crate::sys::duplex::Duplex;
 use crate::sys::socket;
+use crate::tls::Session;
+
+mod secure;
 
 /// What the stream and its read pump exchange: a buffer to fill, then the result.
 enum Slot {
@@ -30,7 +33,7 @@ enum Slot {
 type Wait = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 type Pump = Pin<Box<dyn Future<Output = ()>>>;
 
-/// A plain connection. (A TLS one will wear the same face.)
+/// A connection, plain or TLS: above this crate they are used alike.
 pub struct Stream {
     duplex: Option<Duplex>,
     fd: RawFd,
@@ -40,8 +43,11 @@ pub struct Stream {
     /// The posted wait for room to write; kept here, so that no operation is ever dropped half-way.
     writing: RefCell<Option<Wait>>,
     buf: Option<Buf>,
+    /// With TLS, `buf` holds records, and the session the plaintext.
+    tls: Option<Box<Session>>,
     ended: bool,
     failed: bool,
+    resets: Cell<bool>,
     deadline: Deadline,
 }
 
@@ -84,8 +90,10 @@ impl Stream {
             reading: false,
             writing: RefCell::new(None),
             buf: None,
+            tls: None,
             ended: false,
             failed: false,
+            resets: Cell::new(false),
             deadline: Deadline::new(fd),
         })
     }
@@ -114,13 +122,18 @@ impl Stream {
     /// The bytes that were read and not consumed; none while a read is posted, which takes the buffer along.
     #[inline]
     pub fn buffered(&self) -> &[u8] {
-        self.buf.as_ref().map_or(&[], Buf::data)
+        match &self.tls {
+            None => self.buf.as_ref().map_or(&[], Buf::data),
+            Some(session) => session.buffered(),
+        }
     }
 
     /// Forgets the first `count` buffered bytes; an emptied buffer goes back to the pool before the next wait.
     #[inline]
     pub fn consume(&mut self, count: usize) {
-        if let Some(buf) = &mut self.buf {
+        if let Some(session) = &mut self.tls {
+            session.consume(count);
+        } else if let Some(buf) = &mut self.buf {
             buf.consume(count);
         }
     }
@@ -146,6 +159,13 @@ impl Stream {
 
     /// [`Stream::fill`] for callers that wait for several things at once.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, size: Size) -> Poll<io::Result<usize>> {
+        if self.tls.is_some() {
+            return self.poll_fill_tls(cx, size);
+        }
+        self.poll_fill_raw(cx, size)
+    }
+
+    fn poll_fill_raw(&mut self, cx: &mut Context<'_>, size: Size) -> Poll<io::Result<usize>> {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
@@ -195,10 +215,7 @@ impl Stream {
     }
 
     /// Reads what is there at once, without waiting; only when no read is posted.
-    ///
-    /// # Errors
-    /// `WouldBlock` when nothing is there.
-    pub fn try_fill(&mut self, size: Size) -> io::Result<usize> {
+    fn try_fill_raw(&mut self, size: Size) -> io::Result<usize> {
         if self.reading {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -219,14 +236,24 @@ impl Stream {
 
     /// Gives an empty buffer back to the pool.
     pub fn release(&mut self) {
+        if let Some(session) = &mut self.tls {
+            session.release();
+        }
         if self.buf.as_ref().is_some_and(Buf::is_empty) {
             self.buf = None;
         }
     }
 
-    /// Whether an idle connection is open and nothing waits on it: no byte, no end, no error.
-    pub fn is_quiet(&self) -> bool {
-        !self.ended && !self.reading && self.buffered().is_empty() && socket::is_quiet(self.fd)
+    /// Whether an idle connection is open and nothing waits on it: no byte, no end, no error. With TLS, tickets and
+    /// key updates that wait are taken up first.
+    pub fn is_quiet(&mut self) -> bool {
+        if self.ended || self.reading || !self.buffered().is_empty() {
+            return false;
+        }
+        if self.tls.is_none() {
+            return self.buf.as_ref().is_none_or(Buf::is_empty) && socket::is_quiet(self.fd);
+        }
+        self.is_quiet_tls()
     }
 
     /// Writes what fits at once.
@@ -235,16 +262,18 @@ impl Stream {
     /// `WouldBlock` when the socket is full, else what the kernel says.
     #[inline]
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        socket::send(self.fd, bytes)
+        self.try_write_parts(bytes, &[])
     }
 
-    /// Writes what fits of two slices at once, in one call.
+    /// Writes what fits of two slices at once, in one call. After `WouldBlock` the same bytes must be offered again.
     ///
     /// # Errors
     /// As [`Stream::try_write`].
     #[inline]
     pub fn try_write_parts(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
-        if second.is_empty() {
+        if let Some(session) = &self.tls {
+            session.write(self.fd, first, second)
+        } else if second.is_empty() {
             socket::send(self.fd, first)
         } else if first.is_empty() {
             socket::send(self.fd, second)
@@ -318,11 +347,15 @@ impl Stream {
     /// # Errors
     /// When the peer is gone already.
     pub fn shutdown_write(&self) -> io::Result<()> {
-        socket::shutdown_write(self.fd)
+        match &self.tls {
+            None => socket::shutdown_write(self.fd),
+            Some(session) => session.shutdown_write(self.fd),
+        }
     }
 
     /// Lets the close send a reset: for a response that cannot be completed, so that nobody takes it for whole.
     pub fn reset_on_close(&self) {
+        self.resets.set(true);
         socket::reset_on_close(self.fd);
     }
 
@@ -362,23 +395,32 @@ impl Drop for Stream {
         };
         self.deadline.disarm();
         let writing = self.writing.borrow_mut().take();
-        if !self.reading && writing.is_none() {
+        let ending = secure::end(self.tls.take(), self.fd, !self.resets.get() && !self.failed);
+        if !self.reading && writing.is_none() && ending.is_none() {
             drop(pump);
             duplex.close();
             return;
         }
-        // A posted operation holds the descriptor: end it, wait for it, and only then close.
-        socket::shutdown(self.fd, true);
-        let slot = self.slot.clone();
+        let (fd, reading, slot) = (self.fd, self.reading, self.slot.clone());
+        if ending.is_none() {
+            socket::shutdown(fd, true);
+        }
         crate::runtime::spawn(async move {
+            if let Some(session) = ending {
+                secure::send_rest(&session, &duplex).await;
+                socket::shutdown(fd, !reading);
+            }
+            // A posted operation holds the descriptor: it is waited for, and only then comes the close.
             if let Some(writing) = writing {
                 let _ = writing.await;
             }
-            poll_fn(|cx| {
-                let _ = pump.as_mut().poll(cx);
-                if matches!(*slot.borrow(), Slot::Done(..) | Slot::Idle) { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
+            if reading {
+                poll_fn(|cx| {
+                    let _ = pump.as_mut().poll(cx);
+                    if matches!(*slot.borrow(), Slot::Done(..) | Slot::Idle) { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+            }
             *slot.borrow_mut() = Slot::Idle;
             drop(pump);
             duplex.close();
@@ -411,104 +453,4 @@ pub async fn first<A: Future, B: Future>(a: A, b: B) -> Either<A::Output, B::Out
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock;
-    use crate::runtime::{Options, Rung, run};
-    use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
-
-    fn on_core<F: Future + 'static>(main: impl Fn() -> F + Send + Copy + 'static) {
-        for first_rung in [Rung::Deferred, Rung::Epoll] {
-            std::thread::spawn(move || {
-                let options = Options { first_rung, ..Options::default() };
-                run(&options, |_| {}, |_| main()).expect("a core starts");
-            })
-            .join()
-            .expect("no panic");
-        }
-    }
-
-    fn pair() -> (Stream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
-        let (server, _) = listener.accept().expect("accepts");
-        (Stream::new(server.into()).expect("registers"), client)
-    }
-
-    #[test]
-    fn a_dropped_wait_loses_no_byte() {
-        on_core(|| async {
-            let (mut stream, mut client) = pair();
-            // The read is posted by a wait that is given up before anything arrives.
-            let gone = first(stream.fill(Size::Small), crate::runtime::yield_now()).await;
-            assert!(matches!(gone, Either::Right(())));
-            client.write_all(b"kept").expect("writes");
-            assert_eq!(stream.fill(Size::Small).await.expect("reads"), 4);
-            assert_eq!(stream.buffered(), b"kept");
-        });
-    }
-
-    #[test]
-    fn a_deadline_ends_a_posted_read_and_leaves_writing_open() {
-        on_core(|| async {
-            let (mut stream, mut client) = pair();
-            stream.deadline().arm(clock::now() + 20_000_000, Ends::Read);
-            assert_eq!(stream.fill(Size::Small).await.expect("an end"), 0);
-            assert!(stream.timed_out());
-            stream.write_all(b"408").await.expect("still writable");
-            let mut got = [0; 3];
-            client.read_exact(&mut got).expect("reads");
-            assert_eq!(&got, b"408");
-        });
-    }
-
-    #[test]
-    fn dropping_a_stream_with_a_posted_read_closes_its_descriptor() {
-        on_core(|| async {
-            let (mut stream, mut client) = pair();
-            let _ = first(stream.fill(Size::Small), crate::runtime::yield_now()).await;
-            drop(stream);
-            for _ in 0..3 {
-                crate::runtime::yield_now().await;
-            }
-            crate::deadline::sleep_until(clock::now() + 1).await;
-            assert_eq!(client.read(&mut [0; 8]).expect("an end"), 0);
-        });
-    }
-
-    #[test]
-    fn a_connect_to_nobody_is_refused_and_a_full_socket_waits() {
-        on_core(|| async {
-            let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("binds");
-            let refused = Stream::connect(&Address::Tcp(free), clock::now() + 1_000_000_000).await;
-            assert_eq!(refused.err().map(|error| error.kind()), Some(io::ErrorKind::ConnectionRefused));
-
-            let (stream, mut client) = pair();
-            let reader = std::thread::spawn(move || {
-                let mut total = 0;
-                let mut chunk = vec![0; 1 << 20];
-                loop {
-                    match client.read(&mut chunk) {
-                        Ok(0) | Err(_) => return total,
-                        Ok(count) => total += count,
-                    }
-                }
-            });
-            let bulk = vec![7u8; 32 << 20];
-            stream.write_all_vectored(b"head", &bulk).await.expect("writes");
-            drop(stream);
-            assert_eq!(reader.join().expect("no panic"), bulk.len() + 4);
-        });
-    }
-
-    #[test]
-    fn a_closed_idle_connection_is_not_quiet() {
-        on_core(|| async {
-            let (stream, client) = pair();
-            assert!(stream.is_quiet());
-            drop(client);
-            assert!(!stream.is_quiet());
-        });
-    }
-}
+pub(crate) mod tests;

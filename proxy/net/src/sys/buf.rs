@@ -20,7 +20,8 @@ impl Size {
     pub const fn bytes(self) -> usize {
         match self {
             Size::Small => 512,
-            Size::Medium => 16 * 1024,
+            // One TLS record of the largest kind.
+            Size::Medium => 17 * 1024,
             Size::Large => 256 * 1024,
         }
     }
@@ -130,6 +131,11 @@ impl Buf {
         let end = self.end + bytes.len();
         self.data[self.end..end].copy_from_slice(bytes);
         self.end = end;
+    }
+
+    /// The unread bytes, to be changed in place.
+    pub(crate) fn data_mut(&mut self) -> &mut [u8] {
+        &mut self.data[self.start..self.end]
     }
 
     /// The room as a slice, to be filled by a plain call, and then [`Buf::filled`].

@@ -40,6 +40,16 @@ pub fn receive(fd: RawFd, into: &mut [u8]) -> io::Result<usize> {
     checked(received)
 }
 
+/// Reads and forgets what has arrived, within bounds and without waiting.
+pub fn discard(fd: RawFd) {
+    let mut scratch = [0; 2048];
+    for _ in 0..8 {
+        if !matches!(receive(fd, &mut scratch), Ok(count) if count == scratch.len()) {
+            return;
+        }
+    }
+}
+
 /// Whether an idle connection is still open and silent: neither data, nor an end, nor an error waits on it.
 pub fn is_quiet(fd: RawFd) -> bool {
     let mut byte = 0u8;

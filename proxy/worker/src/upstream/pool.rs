@@ -50,7 +50,7 @@ impl Pool {
         repeatable: bool,
     ) -> (Option<Box<Pooled>>, u64) {
         let mut evicted = 0;
-        while let Some(idle) = self.idle.pop() {
+        while let Some(mut idle) = self.idle.pop() {
             if now.saturating_sub(idle.since) > max_idle_ns.min(bounds.idle_ns) {
                 // Everything below it has idled longer still, but may serve a request that can be repeated.
                 if max_idle_ns < bounds.idle_ns {
@@ -84,7 +84,7 @@ impl Pool {
     /// Closes what has idled or lived too long, or was closed by the upstream; returns how many.
     pub fn sweep(&mut self, now: Nanos, bounds: &Bounds) -> u64 {
         let before = self.idle.len();
-        self.idle.retain(|idle| {
+        self.idle.retain_mut(|idle| {
             now.saturating_sub(idle.since) <= bounds.idle_ns
                 && now.saturating_sub(idle.born) <= bounds.age_ns
                 && idle.stream.is_quiet()

@@ -1,0 +1,27 @@
+//! Keys of `[[listener]]`.
+
+use super::route::TARGET;
+use super::{Key, Kind::*, key};
+
+pub const LISTENER: &[Key] = &[
+    key("name", Text, "Its name, unique."),
+    key("address", Text, "Where it listens: \"0.0.0.0:8080\"; port 0 takes a free one."),
+    key("layer", OneOf(&["http", "tcp", "sniff"]), "What it expects; sniff decides by the first bytes."),
+    key("cluster", Text, "Where TCP connections go."),
+    key("split", Tables(TARGET), "Where TCP connections go, by weight."),
+    key("proxy_protocol", Flag, "Clients must begin with a PROXY header, version 1 or 2."),
+    key("max_connections", Number, "Connections over all cores."),
+    key("header_timeout", Duration, "From the first byte of a request head to its last."),
+    key("idle_timeout", Duration, "Between two requests of a connection."),
+    key("body_timeout", Duration, "Between two pieces of a body, in either direction."),
+    key("tcp_idle_timeout", Duration, "Ends a TCP connection or a tunnel on which nothing moves."),
+    key("max_requests", Number, "Requests on one connection."),
+    key("max_head", Size, "Bytes of a request head; beyond it 431."),
+    key("max_fields", Number, "Fields of a request head; beyond it 431."),
+    key("max_request_line", Size, "Bytes of a request line; beyond it 414."),
+    key("forwarded", Flag, "Adds the Forwarded field (RFC 7239) to requests."),
+    key("trusted_hops", Number, "Proxies in front whose X-Forwarded fields are believed."),
+    key("request_id", OneOf(&["replace", "keep"]), "What becomes of a client's X-Request-Id."),
+    key("server_timing", Flag, "Adds Server-Timing, with what the hop took, to responses."),
+    key("connect_failure_status", Number, "503, or 502 as nginx answers."),
+];

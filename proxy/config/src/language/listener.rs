@@ -1,0 +1,71 @@
+//! `[[listener]]`.
+
+use onehop_plan::model::{Http, Listener};
+use onehop_plan::{Layer, RequestId};
+
+use super::route::targets;
+use super::socket_address;
+use crate::reader::{File, Table};
+
+pub(super) fn listener(file: &mut File<'_>, table: &Table<'_, '_>) -> Option<Listener> {
+    let Some(address) = table.text(file, "address") else {
+        if table.value("address").is_none() {
+            file.wrong(
+                table.span.clone(),
+                "a listener needs an address",
+                Some("address = \"127.0.0.1:8080\"".to_owned()),
+            );
+        }
+        return None;
+    };
+    let address = socket_address(file, table.span_of("address"), "address", &address)?;
+    let layer = match table.word(file, "layer") {
+        Some("tcp") => Layer::Tcp,
+        Some("sniff") => Layer::Sniff,
+        _ => Layer::Http,
+    };
+    let max_connections = table.number(file, "max_connections");
+    let tcp_idle_timeout = table.duration(file, "tcp_idle_timeout").unwrap_or(std::time::Duration::from_secs(3600));
+    Some(Listener {
+        name: table.text(file, "name").unwrap_or_default(),
+        address,
+        layer,
+        proxy_protocol: table.flag(file, "proxy_protocol").unwrap_or(false),
+        max_connections,
+        tcp: targets(file, table),
+        tcp_idle_timeout,
+        http: http(file, table),
+    })
+}
+
+fn http(file: &mut File<'_>, table: &Table<'_, '_>) -> Http {
+    let default = Http::default();
+    let size = |file: &mut File<'_>, name| table.size(file, name).and_then(|size| usize::try_from(size).ok());
+    let connect_failure_502 = match table.number::<u16>(file, "connect_failure_status") {
+        None | Some(503) => false,
+        Some(502) => true,
+        Some(other) => {
+            let span = table.span_of("connect_failure_status").unwrap_or_default();
+            file.wrong(
+                span,
+                format!("connect_failure_status cannot be {other}"),
+                Some("it is 503, or 502 as in nginx".to_owned()),
+            );
+            false
+        }
+    };
+    Http {
+        head_bytes: size(file, "max_head").unwrap_or(default.head_bytes),
+        fields: table.number(file, "max_fields").unwrap_or(default.fields),
+        request_line: size(file, "max_request_line").unwrap_or(default.request_line),
+        header_timeout: table.duration(file, "header_timeout").unwrap_or(default.header_timeout),
+        idle_timeout: table.duration(file, "idle_timeout").unwrap_or(default.idle_timeout),
+        body_timeout: table.duration(file, "body_timeout").unwrap_or(default.body_timeout),
+        max_requests: table.number::<u32>(file, "max_requests").map(u64::from),
+        forwarded: table.flag(file, "forwarded").unwrap_or(false),
+        trusted_hops: table.number(file, "trusted_hops").unwrap_or(0),
+        request_id: if table.word(file, "request_id") == Some("keep") { RequestId::Keep } else { RequestId::Replace },
+        server_timing: table.flag(file, "server_timing").unwrap_or(false),
+        connect_failure_502,
+    }
+}

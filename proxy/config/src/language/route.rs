@@ -1,0 +1,91 @@
+//! `[[route]]`.
+
+use onehop_plan::RetryOn;
+use onehop_plan::model::{PathMatch, Route, Target};
+
+use crate::reader::{File, Table, one_of};
+
+/// `cluster`, or `split`.
+pub(super) fn targets(file: &mut File<'_>, table: &Table<'_, '_>) -> Vec<Target> {
+    let single = table.text(file, "cluster").map(|cluster| Target { cluster, weight: 1 });
+    let split = table.tables(file, "split");
+    if single.is_some() && !split.is_empty() {
+        file.wrong(
+            table.span_of("split").unwrap_or_default(),
+            "cluster and split exclude each other",
+            Some("list every cluster in split".to_owned()),
+        );
+    }
+    let mut targets: Vec<Target> = single.into_iter().collect();
+    for part in split {
+        match part.text(file, "cluster") {
+            Some(cluster) => targets.push(Target { cluster, weight: part.number(file, "weight").unwrap_or(1) }),
+            None => file.wrong(part.span.clone(), "a part of a split needs a cluster", None),
+        }
+    }
+    targets
+}
+
+pub(super) fn route(file: &mut File<'_>, table: &Table<'_, '_>, index: usize) -> Route {
+    let default = Route::default();
+    let mut methods = table.texts(file, "methods").unwrap_or_default();
+    methods.extend(table.text(file, "method"));
+    for method in &methods {
+        if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_')) {
+            let span = table.span_of("method").or_else(|| table.span_of("methods")).unwrap_or_default();
+            file.wrong(
+                span,
+                format!("\"{method}\" is no method"),
+                Some(format!("methods are case-sensitive: \"{}\"", method.to_uppercase())),
+            );
+        }
+    }
+    let path = table.table(file, "path").map(|path| path_match(file, &path));
+    let retry = table.table(file, "retry");
+    let (retries, retry_on) = retry.map_or((default.retries, default.retry_on), |retry| retries(file, &retry));
+    Route {
+        name: table.text(file, "name").unwrap_or_else(|| format!("route-{}", index + 1)),
+        listeners: table.texts(file, "listeners").unwrap_or_default(),
+        host: table.text(file, "host"),
+        path: path.unwrap_or(default.path),
+        methods,
+        targets: targets(file, table),
+        timeout: table.optional_duration(file, "timeout").unwrap_or(default.timeout),
+        retries,
+        retry_on,
+        upgrades: table.texts(file, "upgrade").unwrap_or(default.upgrades),
+        connect: table.flag(file, "connect").unwrap_or(false),
+        max_body: table.size(file, "max_body"),
+    }
+}
+
+fn path_match(file: &mut File<'_>, table: &Table<'_, '_>) -> PathMatch {
+    match (table.text(file, "exact"), table.text(file, "prefix")) {
+        (Some(exact), None) => PathMatch::Exact(exact),
+        (None, Some(prefix)) => PathMatch::Prefix(prefix),
+        _ => {
+            file.wrong(
+                table.span.clone(),
+                "a path is exact or a prefix",
+                Some("path = { prefix = \"/api\" }".to_owned()),
+            );
+            PathMatch::Prefix("/".to_owned())
+        }
+    }
+}
+
+fn retries(file: &mut File<'_>, table: &Table<'_, '_>) -> (u32, Vec<RetryOn>) {
+    let default = Route::default();
+    let mut on = Vec::new();
+    for element in table.list(file, "on") {
+        let spelt = element.get_ref().as_str().unwrap_or_default();
+        match one_of(file, element.span(), "on", spelt, &["connect-failure", "reset-before-response"]) {
+            Some("connect-failure") => on.push(RetryOn::ConnectFailure),
+            Some(_) => on.push(RetryOn::ResetBeforeResponse),
+            None => {}
+        }
+    }
+    let on = if table.value("on").is_some() { on } else { default.retry_on };
+    let attempts = table.number(file, "attempts").unwrap_or(default.retries);
+    (attempts, if attempts == 0 { Vec::new() } else { on })
+}

@@ -1,0 +1,105 @@
+//! Clusters: their checks and their compiled form.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use onehop_meter::Registry;
+
+use super::problem::{Place, Problems};
+use super::unique;
+use crate::model::{self, Model};
+use crate::snapshot::{Cluster, ConnectionLimits, EndpointSet, Pool, Snapshot, endpoint, written_down};
+
+pub(super) fn check_clusters(model: &Model, problems: &mut Problems) {
+    unique(
+        model.clusters.iter().map(|cluster| cluster.name.as_str()),
+        "cluster",
+        |at| Place::Cluster(at, "name"),
+        problems,
+    );
+    for (at, cluster) in model.clusters.iter().enumerate() {
+        let place = |key| Place::Cluster(at, key);
+        if cluster.endpoints.is_empty() {
+            problems.hint(
+                place("endpoints"),
+                format!("cluster \"{}\" has no endpoints", cluster.name),
+                "endpoints = [\"HOST:PORT\"]",
+            );
+        }
+        let mut seen = Vec::new();
+        for endpoint in &cluster.endpoints {
+            if seen.contains(&&endpoint.target) {
+                problems.hint(place("endpoints"), "the same endpoint is listed twice", "give it a weight instead");
+            }
+            seen.push(&endpoint.target);
+        }
+        if !cluster.endpoints.is_empty() && cluster.endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+            problems.add(place("endpoints"), "every weight is zero: nothing could be chosen");
+        }
+        if cluster.connect_timeout.is_zero() {
+            problems.add(place("connect_timeout"), "connect_timeout must not be zero");
+        }
+        if cluster.max_connections == Some(0) || cluster.max_requests == Some(0) {
+            problems.add(place("limits"), "a limit of zero would refuse everything");
+        }
+    }
+}
+
+pub(super) fn cluster(
+    wanted: &model::Cluster,
+    registry: &Registry,
+    previous: Option<&Snapshot>,
+    ourselves: &impl Fn(&SocketAddr) -> bool,
+) -> Cluster {
+    let old = previous.and_then(|previous| previous.clusters.iter().find(|cluster| *cluster.name == *wanted.name));
+    let known = |address: &model::Address, weight: u32| {
+        let found =
+            old?.endpoints.endpoints.iter().find(|endpoint| endpoint.address == *address && endpoint.weight == weight);
+        found
+            .filter(|endpoint| {
+                endpoint.is_ourselves == matches!(address, model::Address::Tcp(address) if ourselves(address))
+            })
+            .cloned()
+    };
+    let names: Vec<(String, u16, u32)> = wanted
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| match &endpoint.target {
+            model::EndpointTarget::Name(name, port) => Some((name.clone(), *port, endpoint.weight)),
+            model::EndpointTarget::Address(_) => None,
+        })
+        .collect();
+    let mut endpoints: Vec<_> = wanted
+        .endpoints
+        .iter()
+        .filter_map(|wanted| Some((written_down(&wanted.target)?, wanted.weight)))
+        .map(|(address, weight)| {
+            known(&address, weight)
+                .unwrap_or_else(|| Arc::new(endpoint(&wanted.name, address, weight, registry, ourselves)))
+        })
+        .collect();
+    if let Some(old) = old.filter(|old| old.names == names) {
+        // Until the names are resolved again, what they last said holds.
+        for resolved in &old.endpoints.endpoints {
+            if !endpoints.iter().any(|endpoint| endpoint.address == resolved.address) && !names.is_empty() {
+                endpoints.push(resolved.clone());
+            }
+        }
+    }
+    Cluster {
+        name: Arc::from(wanted.name.as_str()),
+        endpoints: Arc::new(EndpointSet { endpoints }),
+        names,
+        balance: wanted.balance,
+        connect_timeout: wanted.connect_timeout,
+        pool: Pool {
+            max_idle: wanted.max_idle,
+            idle_timeout: wanted.idle_timeout,
+            max_age: wanted.max_age,
+            max_requests: wanted.max_requests_per_connection,
+        },
+        limits: ConnectionLimits { connections: wanted.max_connections, requests: wanted.max_requests },
+        proxy_protocol: wanted.proxy_protocol,
+        meters: registry.cluster(&wanted.name),
+    }
+}

@@ -1,0 +1,136 @@
+//! Listeners: their checks and their compiled form.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use onehop_meter::Registry;
+
+use super::problem::{Place, Problems};
+use super::route::check_targets;
+use super::unique;
+use crate::model::{self, Layer, Model, RetryOn};
+use crate::route::HostTable;
+use crate::snapshot::{ClusterRef, HttpPolicy, Listener, Retry, Route, Split, TcpPolicy};
+
+pub(super) fn check_listeners(model: &Model, problems: &mut Problems) {
+    if model.listeners.is_empty() {
+        problems.hint(Place::Runtime(""), "there is no listener", "add [[listener]] with name and address");
+    }
+    unique(
+        model.listeners.iter().map(|listener| listener.name.as_str()),
+        "listener",
+        |at| Place::Listener(at, "name"),
+        problems,
+    );
+    for (at, listener) in model.listeners.iter().enumerate() {
+        let place = |key| Place::Listener(at, key);
+        for other in &model.listeners[..at] {
+            if overlaps(listener.address, other.address) {
+                problems.add(
+                    place("address"),
+                    format!("address {} overlaps with that of listener \"{}\"", listener.address, other.name),
+                );
+            }
+        }
+        match (listener.layer, listener.tcp.is_empty()) {
+            (Layer::Tcp, true) => problems.hint(place("layer"), "a TCP listener needs a cluster", "cluster = \"NAME\""),
+            (Layer::Http, false) => problems.hint(
+                place("cluster"),
+                "an HTTP listener has no cluster of its own",
+                "write a [[route]], or layer = \"tcp\"",
+            ),
+            _ => {}
+        }
+        check_targets(&listener.tcp, model, place("cluster"), problems);
+        let http = &listener.http;
+        if !(1024..=1 << 20).contains(&http.head_bytes) {
+            problems.add(place("max_head"), "max_head must be between 1KiB and 1MiB");
+        }
+        if !(8..=128).contains(&http.fields) {
+            problems.add(place("max_fields"), "max_fields must be between 8 and 128");
+        }
+        if http.header_timeout.is_zero()
+            || http.idle_timeout.is_zero()
+            || http.body_timeout.is_zero()
+            || listener.tcp_idle_timeout.is_zero()
+        {
+            problems.add(place("name"), "a timeout of a listener is zero: nothing could be received");
+        }
+    }
+}
+
+fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
+    let wild = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port()
+        && one.port() != 0
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || wild)
+}
+
+pub(super) fn listeners(model: &Model, registry: &Registry, ids: &BTreeMap<&str, u32>) -> Vec<Arc<Listener>> {
+    let split = |targets: &[model::Target]| {
+        Split::new(targets.iter().map(|target| {
+            let id = ids.get(target.cluster.as_str()).copied().unwrap_or(u32::MAX);
+            (ClusterRef { id, name: Arc::from(target.cluster.as_str()) }, target.weight)
+        }))
+    };
+    let routes: Vec<Arc<Route>> = model
+        .routes
+        .iter()
+        .map(|route| {
+            Arc::new(Route {
+                name: Arc::from(route.name.as_str()),
+                split: split(&route.targets),
+                timeout: route.timeout,
+                retry: Retry {
+                    attempts: route.retries,
+                    on_connect_failure: route.retry_on.contains(&RetryOn::ConnectFailure),
+                    on_reset_before_response: route.retry_on.contains(&RetryOn::ResetBeforeResponse),
+                },
+                upgrades: route.upgrades.clone(),
+                allow_connect: route.connect,
+                max_body: route.max_body,
+                meters: registry.route(&route.name),
+            })
+        })
+        .collect();
+    let listener = |wanted: &model::Listener| {
+        let mut hosts = HostTable::default();
+        for (route, compiled) in model.routes.iter().zip(&routes) {
+            if route.listeners.is_empty() || route.listeners.contains(&wanted.name) {
+                hosts.add(route.host.as_deref(), &route.path, &route.methods, compiled);
+            }
+        }
+        Arc::new(Listener {
+            name: Arc::from(wanted.name.as_str()),
+            address: wanted.address,
+            layer: wanted.layer,
+            proxy_protocol: wanted.proxy_protocol,
+            max_connections: wanted.max_connections.map_or(usize::MAX, |limit| limit.div_ceil(registry.cores().max(1))),
+            http: policy(&wanted.http),
+            tcp: (!wanted.tcp.is_empty())
+                .then(|| TcpPolicy { split: split(&wanted.tcp), idle_timeout: wanted.tcp_idle_timeout }),
+            hosts: Arc::new(hosts),
+            meters: registry.listener(&wanted.name),
+        })
+    };
+    model.listeners.iter().map(listener).collect()
+}
+
+fn policy(http: &model::Http) -> HttpPolicy {
+    HttpPolicy {
+        head_bytes: http.head_bytes,
+        fields: http.fields,
+        request_line: http.request_line,
+        header_timeout: http.header_timeout,
+        idle_timeout: http.idle_timeout,
+        body_idle_timeout: http.body_timeout,
+        max_requests: http.max_requests.unwrap_or(u64::MAX),
+        forwarded: http.forwarded,
+        trusted_hops: http.trusted_hops,
+        request_id: http.request_id,
+        server_timing: http.server_timing,
+        connect_failure_502: http.connect_failure_502,
+    }
+}

@@ -1,0 +1,90 @@
+//! The only validator: a model becomes a snapshot, or a list of everything that is wrong with it.
+
+mod cluster;
+mod listener;
+mod nearest;
+mod problem;
+mod route;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use onehop_meter::Registry;
+
+use crate::model::Model;
+use crate::snapshot::Snapshot;
+use cluster::{check_clusters, cluster};
+use listener::{check_listeners, listeners};
+pub use nearest::nearest;
+use problem::Problems;
+pub use problem::{Place, Problem};
+use route::check_routes;
+
+/// Compiles a model. Parts that did not change are shared with the previous snapshot where that matters: endpoints
+/// keep their health.
+///
+/// # Errors
+/// Everything that is wrong, in the model's order.
+pub fn compile(model: &Model, registry: &Registry, previous: Option<&Snapshot>) -> Result<Snapshot, Vec<Problem>> {
+    let mut problems = Problems::default();
+    check_runtime(model, &mut problems);
+    check_listeners(model, &mut problems);
+    check_clusters(model, &mut problems);
+    check_routes(model, &mut problems);
+    if !problems.0.is_empty() {
+        return Err(problems.0);
+    }
+    let ids: BTreeMap<&str, u32> =
+        model.clusters.iter().enumerate().map(|(at, cluster)| (cluster.name.as_str(), at as u32)).collect();
+    let ourselves = |address: &SocketAddr| model.listeners.iter().any(|listener| listener.address == *address);
+    let clusters =
+        model.clusters.iter().map(|wanted| Arc::new(cluster(wanted, registry, previous, &ourselves))).collect();
+    let listeners = listeners(model, registry, &ids);
+    Ok(Snapshot {
+        generation: previous.map_or(1, |previous| previous.generation + 1),
+        listeners,
+        clusters,
+        access_log: model.access_log.clone(),
+        busy_poll: model.runtime.busy_poll,
+        drain: model.runtime.drain,
+        max_connections: model.runtime.max_connections,
+    })
+}
+
+fn check_runtime(model: &Model, problems: &mut Problems) {
+    let runtime = &model.runtime;
+    if runtime.workers == Some(0) || runtime.workers.is_some_and(|workers| workers > 1024) {
+        problems.add(Place::Runtime("workers"), "workers must be between 1 and 1024");
+    }
+    if runtime.busy_poll > std::time::Duration::from_millis(100) {
+        problems.hint(
+            Place::Runtime("busy_poll"),
+            "busy_poll is longer than 100ms",
+            "it is the time a core spins before it sleeps; \"50us\" is usual",
+        );
+    }
+    if runtime.max_connections == 0 {
+        problems.add(Place::Runtime("max_connections"), "max_connections must be at least 1");
+    }
+}
+
+fn unique<'a>(
+    names: impl Iterator<Item = &'a str>,
+    kind: &str,
+    place: impl Fn(usize) -> Place,
+    problems: &mut Problems,
+) {
+    let mut seen = BTreeSet::new();
+    for (at, name) in names.enumerate() {
+        if name.is_empty() {
+            problems.add(place(at), format!("a {kind} needs a name"));
+        } else if !seen.insert(name) {
+            problems.hint(
+                place(at),
+                format!("there are two {kind}s named \"{name}\""),
+                "names tell them apart in metrics and in routes",
+            );
+        }
+    }
+}

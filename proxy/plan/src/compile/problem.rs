@@ -1,0 +1,47 @@
+//! What can be wrong with a model, and about which part of it.
+
+use std::fmt;
+
+/// What a problem is about; `config` knows where in the file that stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// `[runtime]`.
+    Runtime(&'static str),
+    /// The n-th listener and one of its keys.
+    Listener(usize, &'static str),
+    /// The n-th route and one of its keys.
+    Route(usize, &'static str),
+    /// The n-th cluster and one of its keys.
+    Cluster(usize, &'static str),
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// About what.
+    pub place: Place,
+    /// What.
+    pub message: String,
+    /// What was probably meant, or what to do.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.hint.iter().try_for_each(|hint| write!(f, " ({hint})"))
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Problems(pub(super) Vec<Problem>);
+
+impl Problems {
+    pub(super) fn add(&mut self, place: Place, message: impl Into<String>) {
+        self.0.push(Problem { place, message: message.into(), hint: None });
+    }
+
+    pub(super) fn hint(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
+        self.0.push(Problem { place, message: message.into(), hint: Some(hint.into()) });
+    }
+}

@@ -1,0 +1,106 @@
+//! Listeners as they are wanted.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Target;
+
+/// What a listener expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// HTTP/1.1.
+    Http,
+    /// Bytes.
+    Tcp,
+    /// Whichever the first bytes show.
+    Sniff,
+}
+
+/// What becomes of a client's `X-Request-Id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestId {
+    /// It is replaced: at the edge a client must not choose it.
+    Replace,
+    /// It is kept; one is made when it is missing.
+    Keep,
+}
+
+/// The two versions of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Its name, unique.
+    pub name: String,
+    /// Where it listens; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// What it expects.
+    pub layer: Layer,
+    /// Clients must begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Downstream connections over all cores (an even share each).
+    pub max_connections: Option<usize>,
+    /// Where TCP connections go, by weight.
+    pub tcp: Vec<Target>,
+    /// Ends a TCP connection or tunnel on which nothing moves.
+    pub tcp_idle_timeout: Duration,
+    /// For HTTP.
+    pub http: Http,
+}
+
+/// How a listener speaks HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    /// Bytes of a request head.
+    pub head_bytes: usize,
+    /// Fields of a request head.
+    pub fields: usize,
+    /// Bytes of a request line.
+    pub request_line: usize,
+    /// From the first byte of a head to its last.
+    pub header_timeout: Duration,
+    /// Between two requests.
+    pub idle_timeout: Duration,
+    /// Within a body, in either direction.
+    pub body_timeout: Duration,
+    /// Requests on one connection.
+    pub max_requests: Option<u64>,
+    /// Adds the `Forwarded` field (RFC 7239).
+    pub forwarded: bool,
+    /// Proxies in front of us whose X-Forwarded fields are believed.
+    pub trusted_hops: u32,
+    /// What becomes of `X-Request-Id`.
+    pub request_id: RequestId,
+    /// Adds `Server-Timing` to responses.
+    pub server_timing: bool,
+    /// Answers connect failures with 502, as nginx does, instead of 503.
+    pub connect_failure_502: bool,
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http {
+            // Envoy's 60 KiB and HAProxy's 16 bracket it; 8 KiB lines as in nginx.
+            head_bytes: 64 * 1024,
+            fields: 100,
+            request_line: 8 * 1024,
+            header_timeout: Duration::from_secs(10),
+            // nginx's keepalive_timeout.
+            idle_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(60),
+            max_requests: None,
+            forwarded: false,
+            trusted_hops: 0,
+            request_id: RequestId::Replace,
+            server_timing: false,
+            connect_failure_502: false,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Clusters and endpoints in their compiled form.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use onehop_meter::{ClusterMeters, EndpointMeters, PerCore, Registry};
+
+use crate::model::{Address, BalanceKind, EndpointTarget, ProxyProtocol};
+
+/// Bounds of the connection pools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Idle connections per endpoint and core.
+    pub max_idle: usize,
+    /// How long one may idle.
+    pub idle_timeout: Duration,
+    /// How long one may live.
+    pub max_age: Option<Duration>,
+    /// Requests on one.
+    pub max_requests: Option<u64>,
+}
+
+/// Limits over all cores, of which each core holds an even share; so a core may refuse while another has room: the
+/// error is at most the limit divided by the cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Connections.
+    pub connections: Option<u32>,
+    /// Requests in flight.
+    pub requests: Option<u32>,
+}
+
+/// A cluster.
+pub struct Cluster {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its endpoints.
+    pub endpoints: Arc<EndpointSet>,
+    /// Names to be resolved into further endpoints.
+    pub names: Vec<(String, u16, u32)>,
+    /// How one is chosen.
+    pub balance: BalanceKind,
+    /// Until a connection is made.
+    pub connect_timeout: Duration,
+    /// Bounds of its pools.
+    pub pool: Pool,
+    /// Its limits.
+    pub limits: ConnectionLimits,
+    /// Begins each connection with a PROXY header.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Its meters.
+    pub meters: Arc<PerCore<ClusterMeters>>,
+}
+
+/// A cluster's endpoints.
+pub struct EndpointSet {
+    /// In order; the index is what balancers choose.
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// One endpoint. Its identity is the cluster and the address.
+pub struct Endpoint {
+    /// Where.
+    pub address: Address,
+    /// Its weight.
+    pub weight: u32,
+    /// One of our own listeners: sending there would go round in circles.
+    pub is_ourselves: bool,
+    /// Health bits that every core reads; zero is healthy.
+    pub health: AtomicU32,
+    /// Its meters.
+    pub meters: Arc<PerCore<EndpointMeters>>,
+}
+
+/// Drained by hand.
+pub const DRAINED: u32 = 1;
+
+impl Endpoint {
+    /// Whether requests may go there.
+    pub fn is_usable(&self) -> bool {
+        self.health.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Cluster {
+    pub(super) fn resolve(
+        &self,
+        resolved: &HashMap<String, Vec<std::net::IpAddr>>,
+        registry: &Registry,
+        ourselves: impl Fn(&SocketAddr) -> bool,
+    ) -> Cluster {
+        let mut targets: Vec<(Address, u32)> = Vec::new();
+        let named: Vec<SocketAddr> = self
+            .names
+            .iter()
+            .flat_map(|(name, port, _)| resolved.get(name).into_iter().flatten().map(|ip| SocketAddr::new(*ip, *port)))
+            .collect();
+        for endpoint in &self.endpoints.endpoints {
+            let is_static = !self.is_resolved(&endpoint.address);
+            if is_static {
+                targets.push((endpoint.address.clone(), endpoint.weight));
+            }
+        }
+        let weight = self.names.first().map_or(1, |(_, _, weight)| *weight);
+        for address in named {
+            if !targets.iter().any(|(known, _)| *known == Address::Tcp(address)) {
+                targets.push((Address::Tcp(address), weight));
+            }
+        }
+        let endpoints = targets
+            .into_iter()
+            .map(|(address, weight)| {
+                // What is known of an address stays with it, whatever order the names came in.
+                let known =
+                    self.endpoints.endpoints.iter().find(|known| known.address == address && known.weight == weight);
+                known.cloned().unwrap_or_else(|| Arc::new(endpoint(&self.name, address, weight, registry, &ourselves)))
+            })
+            .collect();
+        Cluster {
+            name: self.name.clone(),
+            endpoints: Arc::new(EndpointSet { endpoints }),
+            names: self.names.clone(),
+            balance: self.balance,
+            connect_timeout: self.connect_timeout,
+            pool: self.pool,
+            limits: self.limits,
+            proxy_protocol: self.proxy_protocol,
+            meters: self.meters.clone(),
+        }
+    }
+
+    /// Whether an endpoint came from a name: its port is a name's and it was not written down.
+    fn is_resolved(&self, address: &Address) -> bool {
+        match address {
+            Address::Tcp(address) => self.names.iter().any(|(_, port, _)| *port == address.port()),
+            Address::Unix(_) => false,
+        }
+    }
+}
+
+/// Makes an endpoint's part.
+pub(crate) fn endpoint(
+    cluster: &str,
+    address: Address,
+    weight: u32,
+    registry: &Registry,
+    ourselves: impl Fn(&SocketAddr) -> bool,
+) -> Endpoint {
+    Endpoint {
+        weight,
+        is_ourselves: matches!(&address, Address::Tcp(address) if address.port() != 0 && ourselves(address)),
+        health: AtomicU32::new(0),
+        meters: registry.endpoint(cluster, &address.to_string()),
+        address,
+    }
+}
+
+/// The endpoints that need no resolving.
+pub(crate) fn written_down(target: &EndpointTarget) -> Option<Address> {
+    match target {
+        EndpointTarget::Address(address) => Some(address.clone()),
+        EndpointTarget::Name(..) => None,
+    }
+}

@@ -1,0 +1,68 @@
+//! The compiled form: immutable parts behind Arcs. An exchange keeps the parts of its route and cluster and nothing else.
+
+mod cluster;
+mod listener;
+mod route;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use onehop_meter::Registry;
+
+use crate::model::AccessLog;
+pub use cluster::{Cluster, ConnectionLimits, DRAINED, Endpoint, EndpointSet, Pool};
+pub(crate) use cluster::{endpoint, written_down};
+pub use listener::{HttpPolicy, Listener, TcpPolicy};
+pub use route::{ClusterRef, Retry, Route, Split};
+
+/// Everything that the cores execute.
+pub struct Snapshot {
+    /// Counts up with every change.
+    pub generation: u64,
+    /// Listeners.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Clusters; the index is the id that routes refer to.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// Where access records go.
+    pub access_log: Option<AccessLog>,
+    /// How long cores poll.
+    pub busy_poll: Duration,
+    /// How long a drain may take.
+    pub drain: Duration,
+    /// Downstream connections of one core.
+    pub max_connections: usize,
+}
+
+impl Snapshot {
+    /// The same, with a cluster's names resolved: only that cluster's part is replaced.
+    pub fn with_resolved(
+        &self,
+        resolved: &HashMap<String, Vec<std::net::IpAddr>>,
+        registry: &Registry,
+        generation: u64,
+    ) -> Snapshot {
+        let ourselves = |address: &SocketAddr| self.listeners.iter().any(|listener| listener.address == *address);
+        let clusters = self
+            .clusters
+            .iter()
+            .map(|cluster| {
+                if cluster.names.is_empty() {
+                    cluster.clone()
+                } else {
+                    Arc::new(cluster.resolve(resolved, registry, ourselves))
+                }
+            })
+            .collect();
+        Snapshot {
+            generation,
+            listeners: self.listeners.clone(),
+            clusters,
+            access_log: self.access_log.clone(),
+            busy_poll: self.busy_poll,
+            drain: self.drain,
+            max_connections: self.max_connections,
+        }
+    }
+}

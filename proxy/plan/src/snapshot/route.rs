@@ -1,0 +1,95 @@
+//! Routes in their compiled form.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use onehop_meter::{PerCore, RouteMeters};
+
+/// A route's reference to a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterRef {
+    /// Its index in the snapshot that the route was compiled in.
+    pub id: u32,
+    /// Its name, which outlives that snapshot.
+    pub name: Arc<str>,
+}
+
+/// A weighted choice of clusters.
+#[derive(Debug)]
+pub struct Split {
+    targets: Vec<(u64, ClusterRef)>,
+    total: u64,
+}
+
+impl Split {
+    /// From references and weights; those of weight zero are never chosen.
+    pub fn new(weighted: impl IntoIterator<Item = (ClusterRef, u32)>) -> Split {
+        let mut total = 0;
+        let targets = weighted
+            .into_iter()
+            .filter(|(_, weight)| *weight > 0)
+            .map(|(reference, weight)| {
+                total += u64::from(weight);
+                (total, reference)
+            })
+            .collect();
+        Split { targets, total }
+    }
+
+    /// Chooses by a random number. `None` only when every weight is zero.
+    pub fn pick(&self, random: u64) -> Option<&ClusterRef> {
+        if let [(_, only)] = self.targets.as_slice() {
+            return Some(only);
+        }
+        let at = random % self.total.max(1);
+        self.targets.iter().find(|(bound, _)| at < *bound).map(|(_, reference)| reference)
+    }
+}
+
+/// When an attempt may be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts beyond the first.
+    pub attempts: u32,
+    /// A connection could not be made.
+    pub on_connect_failure: bool,
+    /// A reused connection ended before any byte of a response.
+    pub on_reset_before_response: bool,
+}
+
+/// A route.
+pub struct Route {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where its requests go.
+    pub split: Split,
+    /// Until the response head is here.
+    pub timeout: Option<Duration>,
+    /// Retries.
+    pub retry: Retry,
+    /// Protocols that may be upgraded to.
+    pub upgrades: Vec<String>,
+    /// CONNECT is tunnelled.
+    pub allow_connect: bool,
+    /// Bytes of a request body.
+    pub max_body: Option<u64>,
+    /// Its meters.
+    pub meters: Arc<PerCore<RouteMeters>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_follows_its_weights_and_skips_zero() {
+        let reference = |id| ClusterRef { id, name: Arc::from(format!("c{id}")) };
+        let split = Split::new([(reference(0), 90), (reference(1), 10), (reference(2), 0)]);
+        let mut counts = [0; 3];
+        for random in 0..1000 {
+            counts[split.pick(random).expect("some weight").id as usize] += 1;
+        }
+        assert_eq!(counts, [900, 100, 0]);
+        assert!(Split::new([(reference(0), 0)]).pick(5).is_none());
+    }
+}

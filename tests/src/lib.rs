@@ -2,10 +2,12 @@
 //! byte by byte, and stops what it started. No test waits by sleeping: everything waits for an event, with a bound.
 
 mod client;
+mod load;
 mod origin;
 mod proxy;
 
 pub use client::{Client, Response};
+pub use load::{Load, LoadOrigin};
 pub use origin::{Connection, Origin};
 pub use proxy::{Proxy, binary, build, folder};
 

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
+use std::os::fd::RawFd;
 use std::task::Waker;
 
 /// Figures of this core, since it started.
@@ -25,6 +26,8 @@ pub(crate) struct State {
     /// It wants to hear only once so many have completed.
     pub poller_at: Cell<u64>,
     pub epoll: Cell<bool>,
+    /// The ring's descriptor, for turns that fetch without waiting.
+    pub ring: Cell<Option<RawFd>>,
 }
 
 thread_local! {
@@ -37,6 +40,7 @@ thread_local! {
             poller: ManuallyDrop::new(RefCell::new(None)),
             poller_at: Cell::new(0),
             epoll: Cell::new(false),
+            ring: Cell::new(None),
         }
     };
 }
@@ -53,6 +57,11 @@ pub fn figures() -> Figures {
 /// Whether this core runs on epoll instead of the ring.
 pub(crate) fn is_epoll() -> bool {
     STATE.with(|state| state.epoll.get())
+}
+
+/// This core's ring, if it runs on one.
+pub(crate) fn ring_fd() -> Option<RawFd> {
+    STATE.with(|state| state.ring.get())
 }
 
 /// Counts one completed operation and wakes the polling task if it sleeps.

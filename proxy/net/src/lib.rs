@@ -8,6 +8,7 @@ pub mod core;
 pub mod deadline;
 pub mod listener;
 pub mod mailbox;
+pub mod precise;
 pub mod relay;
 pub mod runtime;
 pub mod stream;

@@ -9,3 +9,4 @@ pub mod listen;
 pub mod process;
 pub mod ring;
 pub mod socket;
+pub mod timer;

@@ -87,6 +87,7 @@ pub fn build(first: Rung) -> std::io::Result<(Engine, Rung)> {
             .build();
         if let Ok(runtime) = built {
             let fd = ring_descriptors().difference(&before).next().copied();
+            STATE.with(|state| state.ring.set(fd));
             return Ok((Engine::Ring(Box::new(runtime), fd), rung));
         }
     }
@@ -96,7 +97,7 @@ pub fn build(first: Rung) -> std::io::Result<(Engine, Rung)> {
 }
 
 /// Fetches deferred completions without waiting.
-fn enter(ring: RawFd) {
+pub fn enter(ring: RawFd) {
     // SAFETY: no buffer is passed (null signal mask); the descriptor is the ring that this thread built and keeps open.
     unsafe {
         libc::syscall(

@@ -1,0 +1,166 @@
+//! What the commands do.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use onehop_load::generator::Generator;
+use onehop_load::origin::{Bound, Origin};
+use onehop_load::outcome::Outcome;
+use onehop_load::plan::{Loop, Plan, Protocol};
+use onehop_load::report::{hdr, json, progress::Progress, text};
+use onehop_load::request::{Content, Expect, Mix, Prepared};
+use onehop_load::target::{Scheme, Target};
+
+use crate::arguments::{OriginCommand, Run};
+
+/// Something went wrong in the run, and its report is there.
+const UNWELL: u8 = 3;
+
+/// `onehop-load origin`.
+pub fn origin(arguments: &OriginCommand) -> Result<ExitCode, String> {
+    let origin = Origin {
+        listen: arguments.listen,
+        behaviour: arguments.options.behaviour(),
+        busy_poll: Duration::from_micros(arguments.busy_poll_us),
+    };
+    let bound = bind(origin, arguments.threads)?;
+    println!("origin {}://{}", if arguments.options.echo { "tcp" } else { "http" }, bound.address);
+    bound.serve(&arguments.cpus).map_err(|error| format!("the origin ended: {error}"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bind(origin: Origin, threads: usize) -> Result<Bound, String> {
+    let listen = origin.listen;
+    origin.bind(threads).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("the origin cannot listen on {listen}: the port is in use; choose another, or 0 for a free one")
+        }
+        _ => format!("the origin cannot listen on {listen}: {error}"),
+    })
+}
+
+/// `onehop-load run`.
+pub fn run(arguments: &Run) -> Result<ExitCode, String> {
+    let plan = plan(arguments)?;
+    for path in [&arguments.json, &arguments.interval_log].into_iter().flatten() {
+        // Said now, not after the run.
+        std::fs::write(path, "").map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    let generator = start(arguments)?;
+    let stopper = generator.stopper();
+    let mut signalled = false;
+    // Without the handler a signal ends the run without a report, and nothing else is lost.
+    let _ = ctrlc::set_handler(move || {
+        if std::mem::replace(&mut signalled, true) {
+            std::process::exit(130);
+        }
+        stopper.store(true, Ordering::Relaxed);
+    });
+    if !arguments.quiet {
+        eprintln!("{}", text::title(&plan, arguments.threads));
+    }
+    let mut progress = Progress::new(arguments.quiet);
+    let watched = plan.clone();
+    let outcome = generator.run(plan.clone(), &mut |outcome, slice| progress.slice(&watched, outcome, slice))?;
+    progress.end();
+    println!("{}", text::summary(&plan, &outcome).trim_end());
+    write(arguments, &plan, &outcome)?;
+    let well = outcome.total.counts.failed() == 0
+        && outcome.reached(&plan)
+        && outcome.notes.is_empty()
+        && outcome.total.counts.ok > 0;
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(UNWELL) })
+}
+
+fn start(arguments: &Run) -> Result<Generator, String> {
+    if arguments.threads == 0 || arguments.threads > 1024 {
+        return Err("--threads is 1 to 1024".to_owned());
+    }
+    let origin = match arguments.with_origin {
+        Some(listen) => {
+            let behaviour = arguments.origin.behaviour();
+            Some(bind(Origin { listen, behaviour, busy_poll: Duration::ZERO }, arguments.threads)?)
+        }
+        None => None,
+    };
+    let usable = onehop_net::usable_cpus();
+    if let Some(cpu) = arguments.cpus.iter().find(|cpu| !usable.contains(cpu)) {
+        return Err(format!("--cpus {cpu}: this process may not run there; it may use {usable:?}"));
+    }
+    Generator::start(arguments.threads, &arguments.cpus, origin)
+        .map_err(|error| format!("the generator's cores cannot be started: {error}"))
+}
+
+fn write(arguments: &Run, plan: &Plan, outcome: &Outcome) -> Result<(), String> {
+    let put = |path: &Path, text: String| {
+        std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    };
+    if let Some(path) = &arguments.json {
+        put(path, format!("{:#}\n", json::run(plan, outcome)))?;
+    }
+    if let Some(path) = &arguments.interval_log {
+        put(path, hdr::interval_log(outcome, env!("CARGO_PKG_VERSION")))?;
+    }
+    Ok(())
+}
+
+fn plan(arguments: &Run) -> Result<Plan, String> {
+    let mut content = Content {
+        method: arguments.method.clone(),
+        headers: arguments.header.clone(),
+        body: arguments.body.clone().unwrap_or_default().into_bytes(),
+        close: arguments.new_connections,
+    };
+    if let Some(path) = &arguments.body_file {
+        content.body = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if let Some(size) = arguments.body_size {
+        content.body = vec![b'x'; size];
+    }
+    let mix = match (&arguments.urls, &arguments.url) {
+        (Some(path), _) => {
+            let lines = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Mix::read(&lines, &content).map_err(|what| format!("{}: {what}", path.display()))?
+        }
+        (None, Some(url)) => {
+            let target = Target::parse(url)?;
+            if target.scheme == Scheme::Echo && content.body.is_empty() {
+                content.body = vec![b'x'; 128];
+            }
+            Mix::single(Prepared::new(target, &content)?)
+        }
+        (None, None) => return Err("a URL is needed".to_owned()),
+    };
+    if arguments.connections < arguments.threads || arguments.connections > 1_000_000 {
+        return Err("--connections is at least --threads and at most a million".to_owned());
+    }
+    if arguments.duration.is_zero() || arguments.timeout.is_zero() {
+        return Err("--duration and --timeout are above zero".to_owned());
+    }
+    let pacing = match arguments.rate {
+        Some(rate) => Loop::Open { rate, arrivals: arguments.arrivals },
+        None => Loop::Closed,
+    };
+    Ok(Plan {
+        address: mix.target().resolve()?,
+        protocol: if mix.target().scheme == Scheme::Echo { Protocol::Echo } else { Protocol::Http1 },
+        mix,
+        expect: Expect {
+            statuses: arguments.expect_status.clone(),
+            length: arguments.expect_length.map(|length| length as u64),
+            checksum: arguments.expect_crc32,
+        },
+        pacing,
+        connections: arguments.connections,
+        new_connections: arguments.new_connections,
+        timeout: arguments.timeout,
+        duration: arguments.duration,
+        warm_up: arguments.warm_up,
+        seed: arguments.seed,
+        spin: arguments.spin,
+        slice: Duration::from_secs(1).min(arguments.duration),
+        omit: arguments.omit_on_purpose,
+    })
+}

@@ -1,0 +1,65 @@
+//! How a request can fail, each way counted apart. A failed request has no latency.
+
+use std::io;
+
+macro_rules! failures {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Why a request was not answered as it should be.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Failure { $($(#[$doc])* $name,)* }
+
+        impl Failure {
+            /// Every way.
+            pub const ALL: &[Failure] = &[$(Failure::$name,)*];
+
+            /// Its name in reports.
+            pub fn name(self) -> &'static str {
+                match self { $(Failure::$name => $text,)* }
+            }
+        }
+    };
+}
+
+failures! {
+    /// Nobody listens there.
+    Refused = "connect-refused",
+    /// The connection was not made in time.
+    ConnectTimeout = "connect-timeout",
+    /// The connection failed otherwise.
+    Connect = "connect-failed",
+    /// The connection was reset.
+    Reset = "reset",
+    /// It was closed before an answer began.
+    Closed = "closed",
+    /// The answer was not complete in time.
+    Timeout = "timeout",
+    /// The connection ended within the body.
+    ShortBody = "short-body",
+    /// The answer is no HTTP that can be read.
+    Malformed = "malformed",
+    /// The status is not what was expected.
+    Status = "status",
+    /// The body's length is not what was expected.
+    Length = "length",
+    /// The body's bytes are not what was expected.
+    Content = "content",
+}
+
+/// How many ways there are.
+pub const FAILURES: usize = Failure::ALL.len();
+
+impl Failure {
+    /// What an error while connecting means.
+    pub fn of_connect(error: &io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Failure::Refused,
+            io::ErrorKind::TimedOut => Failure::ConnectTimeout,
+            _ => Failure::Connect,
+        }
+    }
+
+    /// Whether the target could not be reached at all.
+    pub fn is_connect(self) -> bool {
+        matches!(self, Failure::Refused | Failure::ConnectTimeout | Failure::Connect)
+    }
+}

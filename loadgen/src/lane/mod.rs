@@ -1,0 +1,103 @@
+//! A lane carries one request at a time to the target and its answer back. The enum is the seam between pacing and
+//! protocols: a protocol whose connections carry several requests at once makes each of its streams a lane.
+
+mod echo;
+mod http1;
+
+use onehop_net::clock::{self, Nanos};
+use onehop_net::deadline::Ends;
+use onehop_net::{Address, Stream};
+
+use crate::failure::Failure;
+use crate::plan::{Plan, Protocol};
+use crate::request::Prepared;
+
+/// When what happened to one request, in the clock's nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// The first byte was about to be written; with a new connection per request, the connection was begun.
+    pub sent: Nanos,
+    /// The last byte of the answer was here.
+    pub done: Nanos,
+    /// What connecting took, if a connection was made.
+    pub connect_ns: Option<u64>,
+}
+
+/// A good answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// Its status; zero where the protocol has none.
+    pub status: u16,
+    /// Payload bytes.
+    pub bytes: u64,
+}
+
+/// One lane.
+pub enum Lane {
+    /// A connection of HTTP/1.1.
+    Http1(http1::Connection),
+    /// A connection whose peer sends back what it gets.
+    Echo(echo::Connection),
+}
+
+impl Lane {
+    /// An unconnected one.
+    pub fn new(plan: &Plan) -> Lane {
+        match plan.protocol {
+            Protocol::Http1 => Lane::Http1(http1::Connection::default()),
+            Protocol::Echo => Lane::Echo(echo::Connection::default()),
+        }
+    }
+
+    /// Connects, unless it is connected.
+    pub async fn connect(&mut self, plan: &Plan, times: &mut Times) -> Result<(), Failure> {
+        match self {
+            Lane::Http1(connection) => connection.connect(plan, times).await,
+            Lane::Echo(connection) => connection.connect(plan, times).await,
+        }
+    }
+
+    /// Sends a request and takes its answer, connecting first where that is needed.
+    pub async fn exchange(
+        &mut self,
+        plan: &Plan,
+        request: &Prepared,
+        times: &mut Times,
+    ) -> Result<Answer, (Failure, u16)> {
+        match self {
+            Lane::Http1(connection) => connection.exchange(plan, request, times).await,
+            Lane::Echo(connection) => connection.exchange(plan, request, times).await.map_err(|failure| (failure, 0)),
+        }
+    }
+}
+
+/// Opens a stream to the target. TLS joins here: a stream of it has the same face.
+async fn open(plan: &Plan, times: &mut Times) -> Result<Stream, Failure> {
+    let begun = clock::now();
+    let address = Address::Tcp(plan.address);
+    let stream = Stream::connect(&address, clock::after(begun, plan.timeout)).await;
+    let stream = stream.map_err(|error| Failure::of_connect(&error))?;
+    times.connect_ns = Some(clock::now() - begun);
+    Ok(stream)
+}
+
+/// Begins the time that a request may take.
+fn arm(stream: &Stream, plan: &Plan, now: Nanos) {
+    stream.deadline().arm(clock::after(now, plan.timeout), Ends::Both);
+}
+
+/// What the end of a stream within an exchange means.
+fn ended(stream: &Stream, otherwise: Failure) -> Failure {
+    if stream.timed_out() {
+        Failure::Timeout
+    } else if stream.failed() {
+        Failure::Reset
+    } else {
+        otherwise
+    }
+}
+
+/// What an error while writing means.
+fn unwritten(stream: &Stream) -> Failure {
+    if stream.timed_out() { Failure::Timeout } else { Failure::Reset }
+}

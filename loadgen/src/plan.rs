@@ -1,0 +1,65 @@
+//! What one run is to do, validated.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::request::{Expect, Mix};
+use crate::schedule::Arrivals;
+
+/// What is spoken to the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// Bytes that come back.
+    Echo,
+}
+
+/// What decides when a request is sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Loop {
+    /// A schedule fixed in advance, at so many requests a second.
+    Open {
+        /// Requests a second, of all threads together.
+        rate: f64,
+        /// How they are spread.
+        arrivals: Arrivals,
+    },
+    /// Each connection sends its next request when the last was answered: it measures what the target bears, and its
+    /// latencies leave out whoever would have come meanwhile.
+    Closed,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where connections go.
+    pub address: SocketAddr,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// What is asked.
+    pub mix: Mix,
+    /// What a good answer is.
+    pub expect: Expect,
+    /// Open or closed.
+    pub pacing: Loop,
+    /// Connections of all threads together.
+    pub connections: usize,
+    /// A connection for each request.
+    pub new_connections: bool,
+    /// What a request may take, connecting included.
+    pub timeout: Duration,
+    /// Measured time, after the warm-up.
+    pub duration: Duration,
+    /// Time whose requests are sent and not counted.
+    pub warm_up: Duration,
+    /// Seed of the schedule and of the mix.
+    pub seed: u64,
+    /// How long before each send a core stops sleeping; [`Duration::MAX`]: it never sleeps.
+    pub spin: Duration,
+    /// How often figures are reported while it runs.
+    pub slice: Duration,
+    /// Counts latency from the moment of sending instead of the intended one, on purpose: for showing that the
+    /// self-test finds coordinated omission.
+    pub omit: bool,
+}

@@ -1,0 +1,6 @@
+//! How a run is told: a line while it runs, a table, JSON, an interval log, a page.
+
+pub mod hdr;
+pub mod json;
+pub mod progress;
+pub mod text;

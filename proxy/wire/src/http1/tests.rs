@@ -170,6 +170,11 @@ fn every_known_field_is_recognised_in_any_case() {
     for (length, name, known) in super::head::KNOWN {
         assert_eq!(name.len(), *length, "{known:?}");
         assert_eq!(Known::recognise(&name.to_ascii_uppercase()), *known);
+        for at in 0..name.len() {
+            let mut other = name.to_vec();
+            other[at] = if other[at] == b'q' { b'j' } else { b'q' };
+            assert_eq!(Known::recognise(&other), Known::Other, "{}", String::from_utf8_lossy(&other));
+        }
     }
     assert_eq!(Known::recognise(b"hosts"), Known::Other);
 }

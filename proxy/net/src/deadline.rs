@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use crate::clock::{self, Nanos};
 use crate::sys::socket;
@@ -281,11 +281,56 @@ impl Drop for Deadline {
     }
 }
 
-struct Sleep {
+/// A timer that wakes a task, for what has no socket of its own (a stream of a multiplexed connection). Arming it
+/// again is a store.
+pub struct Alarm {
     index: u32,
 }
 
-impl Drop for Sleep {
+impl Default for Alarm {
+    fn default() -> Alarm {
+        Alarm::new()
+    }
+}
+
+impl Alarm {
+    /// One that is not armed.
+    pub fn new() -> Alarm {
+        Alarm { index: WHEEL.with(|wheel| wheel.borrow_mut().insert(Action::Wake(None))) }
+    }
+
+    /// Goes off at `due`.
+    pub fn arm(&self, due: Nanos) {
+        WHEEL.with(|wheel| wheel.borrow_mut().arm(self.index, due.max(1)));
+    }
+
+    /// It will not go off.
+    pub fn disarm(&self) {
+        WHEEL.with(|wheel| wheel.borrow_mut().disarm(self.index));
+    }
+
+    /// Whether it went off since it was armed last.
+    pub fn fired(&self) -> bool {
+        WHEEL.with(|wheel| wheel.borrow().entries[self.index as usize].fired)
+    }
+
+    /// Whether it went off; else the task is woken when it does.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        WHEEL.with(|wheel| {
+            let entry = &mut wheel.borrow_mut().entries[self.index as usize];
+            if entry.fired {
+                return Poll::Ready(());
+            }
+            match &mut entry.action {
+                Action::Wake(Some(waker)) if waker.will_wake(cx.waker()) => {}
+                action => *action = Action::Wake(Some(cx.waker().clone())),
+            }
+            Poll::Pending
+        })
+    }
+}
+
+impl Drop for Alarm {
     fn drop(&mut self) {
         let _ = WHEEL.try_with(|wheel| wheel.borrow_mut().remove(self.index));
     }
@@ -293,19 +338,9 @@ impl Drop for Sleep {
 
 /// Waits until `due`, to the wheel's precision. Safe to drop.
 pub async fn sleep_until(due: Nanos) {
-    let sleep = Sleep { index: WHEEL.with(|wheel| wheel.borrow_mut().insert(Action::Wake(None))) };
-    WHEEL.with(|wheel| wheel.borrow_mut().arm(sleep.index, due.max(1)));
-    poll_fn(|cx| {
-        WHEEL.with(|wheel| {
-            let entry = &mut wheel.borrow_mut().entries[sleep.index as usize];
-            if entry.fired {
-                return Poll::Ready(());
-            }
-            entry.action = Action::Wake(Some(cx.waker().clone()));
-            Poll::Pending
-        })
-    })
-    .await;
+    let alarm = Alarm::new();
+    alarm.arm(due);
+    poll_fn(|cx| alarm.poll(cx)).await;
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::connections::{Doing, Entry};
 use crate::exchange::choose;
 use crate::http1::forward::Origin;
 use crate::shard::Shard;
-use crate::upstream::{Lease, Wanted, lease};
+use crate::upstream::{Wanted, lease};
 
 /// Serves a TCP connection until it ends.
 pub async fn serve(shard: &Rc<Shard>, stream: &mut Stream, entry: &Entry, listener: &Arc<Listener>, origin: Origin) {
@@ -113,8 +113,10 @@ async fn run(
     record.endpoint = Some(endpoint.address.to_string());
     meters.active.add(1);
     cluster.active.set(cluster.active.get() + 1);
-    if announce(&mut lease, stream, origin, config.proxy_protocol).await.is_ok() {
-        let passed = onehop_net::relay::relay(stream, &mut lease.conn.stream, policy.idle_timeout).await;
+    if let Some(upstream) = lease.conn.stream()
+        && announce(upstream, stream, origin, config.proxy_protocol).await.is_ok()
+    {
+        let passed = onehop_net::relay::relay(stream, upstream, policy.idle_timeout).await;
         (record.bytes_in, record.bytes_out) = (passed.up, passed.down);
         record.reason = match passed.end {
             End::Closed => None,
@@ -131,7 +133,7 @@ async fn run(
 
 /// Tells the upstream whom it is talking to, where the cluster wants that.
 pub async fn announce(
-    lease: &mut Lease,
+    upstream: &Stream,
     client: &Stream,
     origin: Origin,
     version: Option<ProxyProtocol>,
@@ -149,5 +151,5 @@ pub async fn announce(
         ProxyProtocol::V1 => proxy_protocol::write_v1(&mut out, addresses.as_ref()),
         ProxyProtocol::V2 => proxy_protocol::write_v2(&mut out, addresses.as_ref()),
     }
-    lease.conn.stream.write_all(&out).await
+    upstream.write_all(&out).await
 }

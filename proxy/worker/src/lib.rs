@@ -9,6 +9,7 @@ mod drain;
 pub mod exchange;
 pub mod fault;
 mod http1;
+mod http2;
 mod l4;
 mod run;
 mod shard;

@@ -132,6 +132,7 @@ pub enum Version {
     Http10,
     #[default]
     Http11,
+    Http2,
 }
 
 /// Request methods.

@@ -11,8 +11,8 @@ mod rules;
 pub use body::{ChunkedDecoder, Part, Scan, forbidden_trailer, trailers};
 pub use encode::{Edits, encode_request, encode_response, hop_by_hop};
 pub use head::{BodyLength, Field, HeadScanner, Known, Method, Span, Version};
-pub use limits::Limits;
-pub use request::RequestHead;
+pub use limits::{Limits, MAX_FIELDS};
+pub use request::{RequestHead, is_authority};
 pub use response::ResponseHead;
 pub use rules::Reject;
 

@@ -201,6 +201,11 @@ impl RequestHead {
         Ok(authority.end())
     }
 
+    /// Whether servers expect a length even of an empty body (RFC 9110 8.6).
+    pub fn wants_length(&self) -> bool {
+        matches!(self.method, Method::Post | Method::Put | Method::Patch) && self.find(Known::ContentLength).is_none()
+    }
+
     /// The first field of a kind.
     pub fn find(&self, known: Known) -> Option<&Field> {
         self.fields.iter().find(|field| field.known == known)
@@ -214,7 +219,7 @@ impl RequestHead {
 }
 
 /// A host (name, IPv4 or bracketed IPv6) and an optional port (RFC 3986 3.2); no user information. May be empty.
-fn is_authority(value: &[u8]) -> bool {
+pub fn is_authority(value: &[u8]) -> bool {
     let (host, port) = match value.iter().rposition(|byte| *byte == b':') {
         Some(at) if !value.ends_with(b"]") => (&value[..at], &value[at + 1..]),
         _ => (value, &[][..]),

@@ -79,6 +79,8 @@ rejects! {
     BadTrailer = 400, "bad-trailer";
     /// Trailers beyond the head's limit.
     TrailersTooLarge = 431, "trailers-too-large";
+    /// A field that belongs to an HTTP/1 connection, in HTTP/2 (RFC 9113 8.2.2).
+    ConnectionField = 400, "connection-field-in-http-2";
     /// An expectation that is not `100-continue` (RFC 9110 10.1.1).
     BadExpectation = 417, "bad-expectation";
 }

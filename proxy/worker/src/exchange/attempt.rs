@@ -1,26 +1,32 @@
-//! One try of a request at one endpoint: lease a connection, send, wait for the response, pass it on.
-//! Both bodies move at the same time, since an upstream may answer before it has read the whole request.
+//! One try of a request at one endpoint: lease a connection, send, wait for the response. The request's body moves
+//! while the response is waited for, since an upstream may answer before it has read the whole request.
 
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use onehop_meter::ledger::{Ledger, State, Step as Mark};
 use onehop_meter::names::Reason;
+use onehop_net::Size;
 use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
-use onehop_net::{Size, Stream};
 use onehop_plan::Route;
-use onehop_wire::http1::{BodyLength, Limits, Version};
+use onehop_wire::http1::{BodyLength, Limits, ResponseHead, Version, encode_request, encode_response};
 
 use super::body::{Body, Broken, Framing};
-use super::response::{Response, bad_response, download_fault, server_timing};
+use super::flow::Flow;
+use super::leg::Leg;
+use super::pour::Pour;
+use super::reader::Reader;
+use super::response::{Response, bad_response};
 use super::{Outcome, Request, upgrade_allowed};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward;
+use crate::http2::{self, Channel, message};
 use crate::shard::Shard;
-use crate::upstream::{ClusterState, Lease, Wanted, lease};
+use crate::upstream::{ClusterState, Conn, Lease, Wanted, lease};
 
 /// A client whose end of the connection is closed may only have half-closed it: the answer gets this long to come.
 const HALF_CLOSED_GRACE_NS: u64 = 1_000_000_000;
@@ -42,6 +48,8 @@ pub struct Attempt<'a> {
     pub cluster: &'a Rc<ClusterState>,
     /// What kind of connection it may ride on.
     pub wanted: Wanted,
+    /// The request's body, where it is held in memory to be sent again; the client's leg is not read then.
+    pub held: Option<&'a Bytes>,
 }
 
 /// A try that failed before any byte of a final response went to the client.
@@ -62,20 +70,57 @@ impl Failure {
 
 /// What ended the wait for a response head.
 enum Heard {
-    Bytes,
+    Head,
     End,
     ClientLeft,
+}
+
+/// A try that was answered: the final response head is here, the rest of both bodies is still to pass.
+pub struct Answer {
+    pub(super) lease: Lease,
+    pub(super) upload: Flow,
+    pub(super) response: Response,
+    /// The whole request was sent at once.
+    pub(super) replayed: bool,
+}
+
+impl Answer {
+    /// The response's head.
+    pub fn head(&self) -> &ResponseHead {
+        &self.response.head
+    }
+
+    /// The bytes that its spans point into.
+    pub fn bytes(&self) -> &[u8] {
+        &self.response.bytes
+    }
 }
 
 impl Attempt<'_> {
     /// Runs the try. On success the outcome says what the client got.
     pub async fn run(
         &self,
-        client: &mut Stream,
+        client: &mut Leg<'_>,
         avoid: &mut Vec<usize>,
         ledger: &mut Ledger,
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
+        let answer = self.ask(client, avoid, ledger, outcome).await?;
+        self.pass_on(client, answer, ledger, outcome).await
+    }
+
+    /// Leases a connection, sends the request and waits for the final response head; interim ones are passed on.
+    /// Dropped half-way, the try is cancelled and what it used is closed or reset.
+    ///
+    /// # Errors
+    /// Why there is no response that could be passed on.
+    pub async fn ask(
+        &self,
+        client: &mut Leg<'_>,
+        avoid: &mut Vec<usize>,
+        ledger: &mut Ledger,
+        outcome: &mut Outcome,
+    ) -> Result<Answer, Failure> {
         let asked = ledger.latest();
         ledger.enter(State::UpstreamWait, asked);
         let leased = lease(self.cluster, self.wanted, avoid, asked).await;
@@ -83,72 +128,60 @@ impl Attempt<'_> {
         let now = if leased.as_ref().is_ok_and(|lease| lease.reused) { asked } else { clock::now() };
         ledger.enter(State::Hop, now);
         ledger.mark(Mark::Leased, now);
-        let mut lease = leased.map_err(|fault| Failure { replayable: true, ..Failure::new(fault) })?;
+        let lease = leased.map_err(|fault| Failure { replayable: true, ..Failure::new(fault) })?;
         let endpoint = lease.endpoint().clone();
         let core = self.shard.outfit.core;
         endpoint.endpoint.borrow().meters.core(core).requests.add(1);
         if self.shard.logs_access() {
             outcome.endpoint = Some(endpoint.endpoint.borrow().address.to_string());
         }
-        let result = self.exchange(client, &mut lease, ledger, outcome).await;
-        match result {
-            Ok(reusable) => {
-                if let Some(fault) = &outcome.fault {
-                    if fault.side == Side::Upstream {
-                        endpoint.endpoint.borrow().meters.core(core).failures.add(1);
-                    }
-                } else if outcome.tunnels {
-                    outcome.tunnel = Some(lease);
-                } else if reusable {
-                    lease.give_back(ledger.latest());
-                }
-                Ok(())
-            }
-            Err(failure) => {
-                if failure.fault.side == Side::Upstream {
-                    endpoint.endpoint.borrow().meters.core(core).failures.add(1);
-                }
-                Err(failure)
-            }
+        let answered = self.send(client, lease, ledger, outcome).await;
+        if let Err(failure) = &answered
+            && failure.fault.side == Side::Upstream
+        {
+            endpoint.endpoint.borrow().meters.core(core).failures.add(1);
         }
+        answered
     }
 
-    /// Sends the request and passes the response on; says whether the upstream connection can be used again.
-    async fn exchange(
+    async fn send(
         &self,
-        client: &mut Stream,
-        lease: &mut Lease,
+        client: &mut Leg<'_>,
+        mut lease: Lease,
         ledger: &mut Ledger,
         outcome: &mut Outcome,
-    ) -> Result<bool, Failure> {
-        let mut upload = self.begin_upload();
-        let whole = self.is_whole(client);
+    ) -> Result<Answer, Failure> {
+        let mut upload = self.begin_upload(client, &mut lease)?;
+        let whole = self.is_whole(client, &lease);
         if !self.request.head.expect_continue && !whole {
             upload.prime(client).map_err(|broken| Failure::new(self.upload_fault(broken, client)))?;
         }
         let now = ledger.latest();
         let due = self.route.timeout.map_or(Nanos::MAX, |timeout| clock::after(now, timeout));
-        lease.conn.stream.deadline().arm(due.min(clock::after(now, self.body_timeout())), Ends::Both);
+        lease.conn.leg().arm(due.min(clock::after(now, self.body_timeout())), Ends::Both);
         let mut response = self.shard.take_response();
-        let replay = if whole { self.send_whole(client, &mut lease.conn.stream, &mut upload).await } else { false };
+        let replayed = whole && self.send_whole(client, &mut lease, &mut upload).await;
         let mut interim = 0;
         loop {
-            let heard = self.wait(client, lease, &mut upload, ledger, &mut response, due).await;
+            let heard = self.wait(client, &mut lease, &mut upload, ledger, &mut response, due).await;
             let now = clock::now();
             ledger.enter(State::Hop, now);
             ledger.mark(Mark::FirstByte, now);
             outcome.bytes_in = upload.bytes();
             match heard {
-                Ok(Heard::Bytes) => {}
+                Ok(Heard::Head) => {}
                 Ok(Heard::ClientLeft) => {
                     return Err(Failure::new(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft)));
                 }
                 Ok(Heard::End) => {
-                    return Err(self.no_response(lease, replay || upload.bytes() == 0 && !upload.has_started()));
+                    let untaken = upload.bytes() == 0 && !upload.has_started();
+                    return Err(self.no_response(&mut lease, replayed || untaken || self.held.is_some()));
                 }
-                Err(fault) => return Err(Failure::new(fault)),
+                Err(failure) => return Err(failure),
             }
-            response.parse(&lease.conn.stream, self.request)?;
+            if let Conn::Http1(pooled) = &lease.conn {
+                response.parse(&pooled.stream, self.request)?;
+            }
             if response.head.status >= 200 || response.head.status == 101 {
                 break;
             }
@@ -156,52 +189,87 @@ impl Attempt<'_> {
             if interim > MAX_INTERIM {
                 return Err(Failure::new(bad_response()));
             }
-            self.pass_interim(client, &mut lease.conn.stream, &mut response).await?;
+            self.pass_interim(client, &mut lease, &mut response).await?;
         }
-        if replay {
+        if let (true, BodyLength::Length(length)) = (replayed, self.request.head.body) {
             // The request's body is no longer needed: the upstream has answered.
-            if let BodyLength::Length(length) = self.request.head.body {
-                client.consume(length as usize);
-                outcome.bytes_in = length;
-            }
+            client.consume(length as usize);
+            outcome.bytes_in = length;
         }
-        let finished = self.finish(client, lease, upload, &response, ledger, outcome, replay).await;
-        self.shard.give_response(response);
-        finished
+        Ok(Answer { lease, upload, response, replayed })
     }
 
-    fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> Limits {
         crate::http1::limits(&self.request.listener.http)
     }
 
-    fn body_timeout(&self) -> std::time::Duration {
+    pub(super) fn body_timeout(&self) -> std::time::Duration {
         self.request.listener.http.body_idle_timeout
     }
 
-    fn begin_upload(&self) -> Body {
-        let mut head = self.shard.take_head();
-        let mut scratch = self.shard.take_head();
+    fn begin_upload(&self, client: &Leg<'_>, lease: &mut Lease) -> Result<Flow, Failure> {
         let request = self.request;
         let upgrade =
             request.head.upgrade.is_some_and(|protocol| upgrade_allowed(self.route, protocol.of(request.bytes)));
-        forward::request(&mut head, &mut scratch, request, &self.shard.outfit.instance, upgrade);
+        let mut scratch = self.shard.take_head();
+        let instance = &self.shard.outfit.instance;
+        let flow = match &mut lease.conn {
+            Conn::Http1(_) => {
+                let mut head = self.shard.take_head();
+                forward::request(&mut scratch, request, instance, upgrade, |target, edits| {
+                    encode_request(&mut head, request.head, request.bytes, target, edits);
+                });
+                Flow::Wire(self.wire(client, head))
+            }
+            Conn::Http2(channel) => {
+                let reader = self.reader(client);
+                let ends = reader.is_done();
+                let encoded = forward::request(&mut scratch, request, instance, upgrade, |target, edits| {
+                    message::to_upstream(request.head, request.bytes, target, false, edits)
+                });
+                let encoded = encoded.map_err(|reject| Failure::new(Fault::rejected(reject)))?;
+                channel.send_request(encoded, ends);
+                Flow::Frames(Pour::new(reader, ends, self.limits(), self.route.max_body))
+            }
+        };
         self.shard.give_head(scratch);
-        Body::new(request.head.body, Framing::Verbatim, head, self.limits(), self.route.max_body)
+        Ok(flow)
+    }
+
+    fn wire(&self, client: &Leg<'_>, head: Vec<u8>) -> Body {
+        let body = self.request.head.body;
+        if self.held.is_none() && matches!(client, Leg::Http1(_)) {
+            return Body::new(body, Framing::Verbatim, head, self.limits(), self.route.max_body);
+        }
+        let framing = if body == BodyLength::Chunked { Framing::Chunked } else { Framing::Verbatim };
+        Body::of_frames(self.reader(client), framing, head, self.limits(), self.route.max_body)
+    }
+
+    /// Where the request's body comes from.
+    fn reader(&self, client: &Leg<'_>) -> Reader {
+        let body = self.request.head.body;
+        match (self.held, client) {
+            (Some(held), _) => Reader::held(held.clone(), self.limits()),
+            (None, Leg::Http2(_)) => Reader::http2(body == BodyLength::None, self.limits()),
+            (None, _) => Reader::http1(body, self.limits()),
+        }
     }
 
     /// Whether the whole body is at hand, so that it can be sent again if need be.
-    fn is_whole(&self, client: &Stream) -> bool {
-        match self.request.head.body {
-            BodyLength::Length(length) => {
-                !self.request.head.expect_continue && length <= client.buffered().len() as u64
+    fn is_whole(&self, client: &Leg<'_>, lease: &Lease) -> bool {
+        match (self.request.head.body, client, &lease.conn) {
+            (BodyLength::Length(length), Leg::Http1(stream), Conn::Http1(_)) => {
+                !self.request.head.expect_continue && length <= stream.buffered().len() as u64
             }
             _ => false,
         }
     }
 
     /// Sends head and body in one write, keeping the body in the client's buffer until the upstream has answered.
-    async fn send_whole(&self, client: &mut Stream, upstream: &mut Stream, upload: &mut Body) -> bool {
-        let BodyLength::Length(length) = self.request.head.body else {
+    async fn send_whole(&self, client: &Leg<'_>, lease: &mut Lease, upload: &mut Flow) -> bool {
+        let (BodyLength::Length(length), Flow::Wire(upload), Some(upstream)) =
+            (self.request.head.body, upload, lease.conn.stream())
+        else {
             return false;
         };
         let head = upload.take_staged();
@@ -215,36 +283,36 @@ impl Attempt<'_> {
     /// Uploads, and waits for a whole response head.
     async fn wait(
         &self,
-        client: &mut Stream,
+        client: &mut Leg<'_>,
         lease: &mut Lease,
-        upload: &mut Body,
+        upload: &mut Flow,
         ledger: &mut Ledger,
         response: &mut Response,
         due: Nanos,
-    ) -> Result<Heard, Fault> {
+    ) -> Result<Heard, Failure> {
         let mut expecting = self.request.head.expect_continue && !response.continued;
         let mut marked = false;
         let mut sink_broken = false;
         let mut left_at: Nanos = 0;
         let expect_until = if expecting { clock::now() + EXPECT_NS } else { 0 };
         let mut expect_timer = std::pin::pin!(onehop_net::deadline::sleep_until(expect_until));
-        let max_head = self.limits().head_bytes;
         poll_fn(|cx| {
+            let mut upstream = lease.conn.leg();
             if expecting {
-                if let Poll::Ready(Err(broken)) = upload.poll_head(cx, client, &lease.conn.stream) {
+                if let Poll::Ready(Err(broken)) = upload.poll_head(cx, client, &mut upstream) {
                     sink_broken |= broken == Broken::Sink;
                 }
                 expecting = expect_timer.as_mut().poll(cx).is_pending();
             }
             if !expecting && !sink_broken && !upload.is_done() {
-                match upload.poll(cx, client, &lease.conn.stream) {
+                match upload.poll(cx, client, &mut upstream) {
                     Poll::Ready(Err(Broken::Sink)) => sink_broken = true,
                     Poll::Ready(Err(broken)) => {
-                        return Poll::Ready(Err(self.upload_fault(broken, client)));
+                        return Poll::Ready(Err(Failure::new(self.upload_fault(broken, client))));
                     }
                     Poll::Ready(Ok(())) | Poll::Pending => {}
                 }
-                self.pace_upload(client, upload, &lease.conn.stream, due);
+                self.pace_upload(client, upload, &upstream, due);
             }
             if !marked {
                 marked = true;
@@ -252,36 +320,62 @@ impl Attempt<'_> {
                 ledger.mark(Mark::RequestWritten, now);
                 ledger.enter(State::UpstreamWait, now);
             }
-            loop {
-                // While a read is posted, the buffer is in the kernel's hands and shows nothing.
-                if !lease.conn.stream.is_reading()
-                    && let Some(end) = response.scanner.find_end(lease.conn.stream.buffered())
-                {
-                    response.end = end;
-                    return Poll::Ready(Ok(Heard::Bytes));
-                }
-                if lease.conn.stream.buffered().len() > max_head {
-                    return Poll::Ready(Err(bad_response()));
-                }
-                match lease.conn.stream.poll_fill(cx, Size::Medium) {
-                    Poll::Pending => break,
-                    Poll::Ready(Ok(1..)) => {}
-                    Poll::Ready(_) => return Poll::Ready(Ok(Heard::End)),
-                }
+            if let Poll::Ready(heard) = self.poll_response(cx, &mut upstream, response) {
+                return Poll::Ready(heard);
             }
-            if upload.is_done() || sink_broken { self.watch(cx, client, lease, &mut left_at) } else { Poll::Pending }
+            if upload.is_done() || sink_broken || client.is_http2() {
+                self.watch(cx, client, &upstream, &mut left_at)
+            } else {
+                Poll::Pending
+            }
         })
         .await
     }
 
+    #[inline]
+    fn poll_response(
+        &self,
+        cx: &mut Context<'_>,
+        upstream: &mut Leg<'_>,
+        response: &mut Response,
+    ) -> Poll<Result<Heard, Failure>> {
+        match upstream {
+            Leg::Http1(stream) => loop {
+                // While a read is posted, the buffer is in the kernel's hands and shows nothing.
+                if !stream.is_reading()
+                    && let Some(end) = response.scanner.find_end(stream.buffered())
+                {
+                    response.end = end;
+                    return Poll::Ready(Ok(Heard::Head));
+                }
+                if stream.buffered().len() > self.request.listener.http.head_bytes {
+                    return Poll::Ready(Err(Failure::new(bad_response())));
+                }
+                match ready!(stream.poll_fill(cx, Size::Medium)) {
+                    Ok(1..) => {}
+                    _ => return Poll::Ready(Ok(Heard::End)),
+                }
+            },
+            Leg::Http2(channel) => {
+                let taken = match ready!(channel.poll_answer(cx)) {
+                    http2::Heard::Broken => return Poll::Ready(Ok(Heard::End)),
+                    http2::Heard::Interim(head) => response.take_http2(&head, false, self.request),
+                    http2::Heard::Final { response: head, ends } => response.take_http2(&head, ends, self.request),
+                };
+                Poll::Ready(taken.map(|()| Heard::Head))
+            }
+            Leg::Nobody => Poll::Ready(Ok(Heard::End)),
+        }
+    }
+
     /// While the client owes us its body, its deadline runs; while it does not, the upstream's does.
-    fn pace_upload(&self, client: &Stream, upload: &Body, upstream: &Stream, due: Nanos) {
+    fn pace_upload(&self, client: &Leg<'_>, upload: &Flow, upstream: &Leg<'_>, due: Nanos) {
         if upload.is_done() {
-            client.deadline().disarm();
+            client.disarm();
         } else {
             let idle = clock::after(clock::now(), self.body_timeout());
-            client.deadline().arm(idle, Ends::Read);
-            upstream.deadline().arm(if upload.sink_is_full() { idle.min(due) } else { idle }, Ends::Both);
+            client.arm(idle, Ends::Read);
+            upstream.arm(if upload.sink_is_full() { idle.min(due) } else { idle }, Ends::Both);
         }
     }
 
@@ -289,54 +383,56 @@ impl Attempt<'_> {
     fn watch(
         &self,
         cx: &mut Context<'_>,
-        client: &mut Stream,
-        lease: &Lease,
+        client: &mut Leg<'_>,
+        upstream: &Leg<'_>,
         left_at: &mut Nanos,
-    ) -> Poll<Result<Heard, Fault>> {
-        if client.failed() {
-            return Poll::Ready(Ok(Heard::ClientLeft));
-        }
-        if client.ended() {
-            if *left_at == 0 {
-                *left_at = clock::now();
-                lease.conn.stream.deadline().arm(*left_at + HALF_CLOSED_GRACE_NS, Ends::Both);
+    ) -> Poll<Result<Heard, Failure>> {
+        let stream = match client {
+            Leg::Http1(stream) => stream,
+            Leg::Http2(channel) => return channel.poll_left(cx).map(|()| Ok(Heard::ClientLeft)),
+            Leg::Nobody => return Poll::Pending,
+        };
+        loop {
+            if stream.failed() {
+                return Poll::Ready(Ok(Heard::ClientLeft));
             }
-            return Poll::Pending;
-        }
-        if client.buffered().is_empty() {
-            if client.poll_fill(cx, Size::Small).is_pending() {
+            if stream.ended() {
+                if *left_at == 0 {
+                    *left_at = clock::now();
+                    upstream.arm(*left_at + HALF_CLOSED_GRACE_NS, Ends::Both);
+                }
                 return Poll::Pending;
             }
-            if client.ended() {
-                return self.watch(cx, client, lease, left_at);
+            if !stream.buffered().is_empty() || stream.poll_fill(cx, Size::Small).is_pending() || !stream.ended() {
+                return Poll::Pending;
             }
         }
-        Poll::Pending
     }
 
     /// The upstream ended without a response head.
-    fn no_response(&self, lease: &Lease, replayable: bool) -> Failure {
-        let reason = if lease.conn.stream.timed_out() {
-            Reason::UpstreamTimeout
-        } else if lease.conn.stream.failed() {
-            Reason::UpstreamReset
-        } else {
-            Reason::UpstreamClosed
+    fn no_response(&self, lease: &mut Lease, replayable: bool) -> Failure {
+        let leg = lease.conn.leg();
+        let timed_out = leg.timed_out();
+        let (reason, untouched) = match &leg {
+            Leg::Http2(channel) => http2_reason(channel),
+            _ if !leg.buffered().is_empty() => (Reason::UpstreamBadResponse, false),
+            _ if leg.failed() => (Reason::UpstreamReset, true),
+            _ => (Reason::UpstreamClosed, true),
         };
+        // Nobody can have acted on it: another try costs nothing, whatever the method.
+        let refused = matches!(&leg, Leg::Http2(channel) if channel.is_untouched());
         let config = self.cluster.cluster.borrow();
         let meters = config.meters.core(self.shard.outfit.core);
-        if reason == Reason::UpstreamTimeout {
+        if timed_out {
             meters.timeouts.add(1);
-        } else {
-            meters.resets.add(1);
+            return Failure::new(Fault::new(Side::Upstream, Step::Wait, Reason::UpstreamTimeout));
         }
-        let untouched = lease.conn.stream.buffered().is_empty() && reason != Reason::UpstreamTimeout;
-        let reason = if lease.conn.stream.buffered().is_empty() { reason } else { Reason::UpstreamBadResponse };
-        let reason = if lease.conn.stream.timed_out() { Reason::UpstreamTimeout } else { reason };
-        Failure { fault: Fault::new(Side::Upstream, Step::Wait, reason), stale: lease.reused && untouched, replayable }
+        meters.resets.add(1);
+        let fault = Fault { retryable: refused && replayable, ..Fault::new(Side::Upstream, Step::Wait, reason) };
+        Failure { fault, stale: lease.reused && untouched, replayable }
     }
 
-    fn upload_fault(&self, broken: Broken, client: &Stream) -> Fault {
+    fn upload_fault(&self, broken: Broken, client: &Leg<'_>) -> Fault {
         match broken {
             Broken::Source if client.timed_out() => Fault::new(Side::Downstream, Step::Request, Reason::BodyTimeout),
             Broken::Source => Fault::new(Side::Downstream, Step::Request, Reason::ClientLeft),
@@ -348,117 +444,50 @@ impl Attempt<'_> {
 
     async fn pass_interim(
         &self,
-        client: &mut Stream,
-        upstream: &mut Stream,
+        client: &mut Leg<'_>,
+        lease: &mut Lease,
         response: &mut Response,
     ) -> Result<(), Failure> {
         response.continued |= response.head.status == 100;
         // HTTP/1.0 knows no interim responses (RFC 9110 15.2); 100 goes only to who asked for it.
         let wanted = response.head.status != 100 || self.request.head.expect_continue;
-        if self.request.head.version == Version::Http11 && wanted {
-            let mut out = self.shard.take_head();
-            let framed = forward::Framed { close: false, framing: Framing::Verbatim };
-            forward::response(&mut out, self.request.head, &response.head, &response.bytes, &framed, None);
-            client.deadline().arm(clock::after(clock::now(), self.body_timeout()), Ends::Both);
-            let written = client.write_all(&out).await;
-            client.deadline().disarm();
-            self.shard.give_head(out);
-            written.map_err(|_| Failure::new(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft)))?;
+        let (head, bytes) = (&response.head, &response.bytes);
+        let framed = forward::Framed { close: false, framing: Framing::Verbatim };
+        let left = |_| Failure::new(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft));
+        match client {
+            Leg::Http1(stream) if wanted && self.request.head.version != Version::Http10 => {
+                let mut out = self.shard.take_head();
+                forward::response(self.request.head, head, bytes, &framed, None, |edits| {
+                    encode_response(&mut out, head, bytes, edits);
+                });
+                stream.deadline().arm(clock::after(clock::now(), self.body_timeout()), Ends::Both);
+                let written = stream.write_all(&out).await;
+                stream.deadline().disarm();
+                self.shard.give_head(out);
+                written.map_err(|_| left(()))?;
+            }
+            Leg::Http2(channel) if wanted => {
+                let interim = forward::response(self.request.head, head, bytes, &framed, None, |edits| {
+                    message::to_client(head, bytes, edits)
+                });
+                channel.send_interim(interim).ok_or_else(|| left(()))?;
+            }
+            _ => {}
         }
-        upstream.consume(response.end);
+        lease.conn.leg().consume(response.end);
         response.next();
         Ok(())
     }
+}
 
-    /// Passes the final response on, uploading what is left of the request meanwhile.
-    #[allow(clippy::too_many_arguments, reason = "each is a different part of one exchange")]
-    async fn finish(
-        &self,
-        client: &mut Stream,
-        lease: &mut Lease,
-        mut upload: Body,
-        response: &Response,
-        ledger: &mut Ledger,
-        outcome: &mut Outcome,
-        replayed: bool,
-    ) -> Result<bool, Failure> {
-        let head = &response.head;
-        if head.status == 101 {
-            let allowed = self
-                .request
-                .head
-                .upgrade
-                .is_some_and(|protocol| upgrade_allowed(self.route, protocol.of(self.request.bytes)));
-            if !allowed {
-                return Err(Failure::new(bad_response()));
-            }
-        }
-        lease.conn.stream.consume(response.end);
-        let uploading = !upload.is_done() && !replayed;
-        let close = !self.request.head.keep_alive || self.shard.is_draining() || uploading;
-        let framed = forward::frame(self.request.head, head, close);
-        let timing = self.request.listener.http.server_timing.then(|| server_timing(ledger));
-        let mut out = self.shard.take_head();
-        forward::response(&mut out, self.request.head, head, &response.bytes, &framed, timing.as_deref());
-        outcome.status = head.status;
-        outcome.started = true;
-        outcome.tunnels = head.tunnels;
-        outcome.keep = !framed.close && !head.tunnels;
-        let mut download = Body::new(head.body, framed.framing, out, self.limits(), None);
-        if let Err(broken) = download.prime(&mut lease.conn.stream) {
-            outcome.fault = Some(download_fault(broken, &lease.conn.stream, client));
-        } else {
-            outcome.fault = self.transfer(client, lease, &mut upload, &mut download, ledger).await.err();
-        }
-        if uploading && upload.is_done() && outcome.fault.is_none() {
-            outcome.bytes_in = upload.bytes();
-        }
-        outcome.bytes_out = download.bytes();
-        self.shard.give_head(download.into_staged());
-        self.shard.give_head(upload.into_staged());
-        ledger.mark(Mark::ResponseWritten, ledger.latest());
-        let reusable = head.keep_alive && lease.conn.stream.buffered().is_empty() && !lease.conn.stream.ended();
-        Ok(reusable && !uploading && !matches!(head.body, BodyLength::UntilClose))
-    }
-
-    async fn transfer(
-        &self,
-        client: &mut Stream,
-        lease: &mut Lease,
-        upload: &mut Body,
-        download: &mut Body,
-        ledger: &mut Ledger,
-    ) -> Result<(), Fault> {
-        let idle = self.body_timeout();
-        let mut upload_open = !upload.is_done();
-        let mut moved = u64::MAX;
-        let done = poll_fn(|cx| {
-            if upload_open {
-                // Its failure is of no interest any more: the upstream has answered.
-                upload_open = upload.poll(cx, client, &lease.conn.stream).is_pending();
-            }
-            let polled = download.poll(cx, &mut lease.conn.stream, client);
-            if polled.is_pending() {
-                let now = clock::now();
-                ledger.enter(if download.sink_is_full() { State::ClientWait } else { State::UpstreamWait }, now);
-                if moved != download.bytes() {
-                    moved = download.bytes();
-                    let due = clock::after(now, idle);
-                    // Only the side that is waited for can run out of time.
-                    if download.sink_is_full() {
-                        client.deadline().arm(due, Ends::Both);
-                        lease.conn.stream.deadline().disarm();
-                    } else {
-                        lease.conn.stream.deadline().arm(due, Ends::Both);
-                        client.deadline().disarm();
-                    }
-                }
-            }
-            polled
-        })
-        .await;
-        ledger.enter(State::Hop, clock::now());
-        client.deadline().disarm();
-        done.map_err(|broken| download_fault(broken, &lease.conn.stream, client))
+/// Why an HTTP/2 upstream gave no answer, and whether it may be that an idle connection just went away.
+fn http2_reason(channel: &Channel) -> (Reason, bool) {
+    match channel.error() {
+        None => (Reason::UpstreamClosed, true),
+        Some(error) if error.is_io() => (Reason::UpstreamClosed, true),
+        Some(error) if error.is_remote() && error.is_go_away() => (Reason::UpstreamClosed, true),
+        Some(error) if error.is_remote() => (Reason::UpstreamReset, false),
+        // What it sent broke a rule.
+        Some(_) => (Reason::UpstreamBadResponse, false),
     }
 }

@@ -1,12 +1,15 @@
-//! One direction of a message body, from a stream's buffer to the other stream, framed and checked as it passes.
+//! One direction of a message body on its way to an HTTP/1 receiver, framed and checked as it passes.
 //! It is polled, so that both directions of an exchange move at the same time and each stops when its reader is slow.
 //! Whatever is already framed as it must be sent is written straight from the buffer it was read into.
 
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use onehop_net::{Size, Stream};
 use onehop_wire::http1::{BodyLength, ChunkedDecoder, Limits, Part, Reject};
+
+use super::leg::Leg;
+use super::reader::{Next, Reader};
 
 /// How the body is to be framed towards its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +18,8 @@ pub enum Framing {
     Verbatim,
     /// A chunked body without its framing, for an HTTP/1.0 client: the close ends it.
     Unchunked,
-    /// A body that its sender ends by closing, chunked, so that a cut one can be told from a whole one.
+    /// A body that its sender ends by closing, or whose length HTTP/2 does not tell, chunked, so that a cut one can be
+    /// told from a whole one.
     Chunked,
 }
 
@@ -40,6 +44,8 @@ enum Left {
     Length(u64),
     Chunks(ChunkedDecoder),
     UntilClose,
+    /// Not from an HTTP/1 connection: pulled as frames.
+    Frames(Reader),
 }
 
 /// A body on its way.
@@ -53,6 +59,8 @@ pub struct Body {
     pass: usize,
     /// A chunk that we made needs its end of line after `pass`.
     closes_chunk: bool,
+    /// That chunk is the body's last.
+    closes_body: bool,
     large: bool,
     limits: Limits,
     /// Payload bytes, framing excluded where it is known.
@@ -70,6 +78,17 @@ impl Body {
             BodyLength::Chunked => Left::Chunks(ChunkedDecoder::new()),
             BodyLength::UntilClose => Left::UntilClose,
         };
+        let large = matches!(length, BodyLength::Length(length) if length >= Size::Medium.bytes() as u64 * 4);
+        Body { large, ..Body::from(left, framing, head, limits, max_bytes) }
+    }
+
+    /// A body that is pulled as frames.
+    pub fn of_frames(reader: Reader, framing: Framing, head: Vec<u8>, limits: Limits, max_bytes: Option<u64>) -> Body {
+        let left = if reader.is_done() { Left::Nothing } else { Left::Frames(reader) };
+        Body::from(left, framing, head, limits, max_bytes)
+    }
+
+    fn from(left: Left, framing: Framing, head: Vec<u8>, limits: Limits, max_bytes: Option<u64>) -> Body {
         Body {
             left,
             framing,
@@ -77,7 +96,8 @@ impl Body {
             staged_sent: 0,
             pass: 0,
             closes_chunk: false,
-            large: matches!(length, BodyLength::Length(length) if length >= Size::Medium.bytes() as u64 * 4),
+            closes_body: false,
+            large: false,
             limits,
             bytes: 0,
             max_bytes: max_bytes.unwrap_or(u64::MAX),
@@ -101,13 +121,8 @@ impl Body {
     }
 
     /// Writes the head alone, for a client that expects to be told to go on.
-    pub fn poll_head(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &Stream) -> Poll<Result<(), Broken>> {
+    pub fn poll_head(&mut self, cx: &mut Context<'_>, from: &mut Leg<'_>, to: &Stream) -> Poll<Result<(), Broken>> {
         if self.is_flushed() { Poll::Ready(Ok(())) } else { self.flush(cx, from, to) }
-    }
-
-    /// Whether any of it was taken from the sender.
-    pub fn has_started(&self) -> bool {
-        self.bytes > 0
     }
 
     /// Hands the head out, to be written by the caller.
@@ -126,7 +141,8 @@ impl Body {
     }
 
     /// Moves what it can; `Ready` at the end of the body, or when it breaks.
-    pub fn poll(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &Stream) -> Poll<Result<(), Broken>> {
+    pub fn poll(&mut self, cx: &mut Context<'_>, from: &mut Leg<'_>, to: &Stream) -> Poll<Result<(), Broken>> {
+        self.join_frames(cx, from)?;
         loop {
             if !self.is_flushed() {
                 match self.flush(cx, from, to) {
@@ -134,18 +150,27 @@ impl Body {
                     other => return other,
                 }
             }
-            if matches!(self.left, Left::Nothing) {
-                return Poll::Ready(Ok(()));
+            match &mut self.left {
+                Left::Nothing => return Poll::Ready(Ok(())),
+                Left::Frames(reader) => {
+                    let next = ready!(reader.poll_next(cx, from))?;
+                    self.take_frame(next)?;
+                    continue;
+                }
+                _ => {}
             }
-            if !from.buffered().is_empty() {
+            let Leg::Http1(stream) = from else {
+                return Poll::Ready(Err(Broken::Source));
+            };
+            if !stream.buffered().is_empty() {
                 // Before a head is sent, what is at hand joins it in one write.
-                match self.take(from) {
+                match self.take(stream) {
                     Ok(true) => continue,
                     Ok(false) => {}
                     Err(broken) => return Poll::Ready(Err(broken)),
                 }
             }
-            match from.poll_fill(cx, if self.large { Size::Large } else { Size::Medium }) {
+            match stream.poll_fill(cx, if self.large { Size::Large } else { Size::Medium }) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(count @ 1..)) => self.large |= count >= Size::Medium.bytes(),
                 Poll::Ready(Ok(_)) if matches!(self.left, Left::UntilClose) => self.end_of_close_delimited(),
@@ -155,11 +180,58 @@ impl Body {
     }
 
     /// Puts the body's first buffered bytes behind the head before the first write.
-    pub fn prime(&mut self, from: &mut Stream) -> Result<(), Broken> {
-        if !matches!(self.left, Left::Nothing) && self.pass == 0 && !from.buffered().is_empty() {
-            self.take(from)?;
+    pub fn prime(&mut self, from: &mut Leg<'_>) -> Result<(), Broken> {
+        if let Leg::Http1(stream) = from
+            && !matches!(self.left, Left::Nothing | Left::Frames(_))
+            && self.pass == 0
+            && !stream.buffered().is_empty()
+        {
+            self.take(stream)?;
         }
         Ok(())
+    }
+
+    /// What has come by frames joins a head that waits to be written.
+    #[inline]
+    fn join_frames(&mut self, cx: &mut Context<'_>, from: &mut Leg<'_>) -> Result<(), Broken> {
+        if let Left::Frames(reader) = &mut self.left
+            && self.pass == 0
+            && self.staged_sent == 0
+            && !self.staged.is_empty()
+            && !self.closes_chunk
+            && let Poll::Ready(next) = reader.poll_next(cx, from)
+        {
+            self.take_frame(next?)?;
+        }
+        Ok(())
+    }
+
+    /// Frames what has come of a body that is pulled.
+    fn take_frame(&mut self, next: Next) -> Result<(), Broken> {
+        match next {
+            Next::Data { length, last } => {
+                if self.framing == Framing::Chunked {
+                    push_size_line(&mut self.staged, length);
+                    self.closes_chunk = true;
+                    self.closes_body = last;
+                }
+                self.pass = length;
+                self.count(length)
+            }
+            Next::Trailers(lines) => {
+                self.left = Left::Nothing;
+                // A body of known length has no place for trailers.
+                if self.framing == Framing::Chunked {
+                    self.staged.extend_from_slice(b"0\r\n");
+                    self.staged.extend_from_slice(&lines);
+                }
+                Ok(())
+            }
+            Next::End => {
+                self.end_of_close_delimited();
+                Ok(())
+            }
+        }
     }
 
     fn is_flushed(&self) -> bool {
@@ -167,36 +239,62 @@ impl Body {
     }
 
     /// A small body is copied behind its head: one plain send costs less than a gathering one.
-    fn join(&mut self, from: &mut Stream) {
+    fn join(&mut self, from: &mut Leg<'_>) {
         if self.staged_sent == 0 && self.pass > 0 && self.pass <= JOINED && !self.staged.is_empty() {
-            self.staged.extend_from_slice(&from.buffered()[..self.pass]);
-            from.consume(self.pass);
+            match &mut self.left {
+                Left::Frames(reader) => {
+                    self.staged.extend_from_slice(&reader.data(from)[..self.pass]);
+                    reader.consume(from, self.pass);
+                }
+                _ => {
+                    self.staged.extend_from_slice(&from.buffered()[..self.pass]);
+                    from.consume(self.pass);
+                }
+            }
             self.pass = 0;
+            self.close_chunk();
         }
     }
 
-    fn flush(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &Stream) -> Poll<Result<(), Broken>> {
+    /// The end of a chunk that we made, and of the body if it was its last.
+    fn close_chunk(&mut self) {
+        if !std::mem::take(&mut self.closes_chunk) {
+            return;
+        }
+        self.staged.extend_from_slice(b"\r\n");
+        if std::mem::take(&mut self.closes_body) {
+            self.end_of_close_delimited();
+        }
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>, from: &mut Leg<'_>, to: &Stream) -> Poll<Result<(), Broken>> {
         self.sink_full = false;
         self.join(from);
         loop {
             let staged = &self.staged[self.staged_sent..];
-            let ready = &from.buffered()[..self.pass];
+            let ready = match &self.left {
+                Left::Frames(reader) => &reader.data(from)[..self.pass],
+                _ => &from.buffered()[..self.pass],
+            };
             if staged.is_empty() && ready.is_empty() {
                 self.staged.clear();
                 self.staged_sent = 0;
                 if !self.closes_chunk {
                     return Poll::Ready(Ok(()));
                 }
-                self.closes_chunk = false;
-                self.staged.extend_from_slice(b"\r\n");
+                self.close_chunk();
                 continue;
             }
             match to.try_write_parts(staged, ready) {
                 Ok(sent) => {
                     let from_staged = sent.min(staged.len());
                     self.staged_sent += from_staged;
-                    self.pass -= sent - from_staged;
-                    from.consume(sent - from_staged);
+                    let passed = sent - from_staged;
+                    self.pass -= passed;
+                    match &mut self.left {
+                        Left::Frames(reader) => reader.consume(from, passed),
+                        _ => from.consume(passed),
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => match to.poll_writable(cx) {
@@ -216,7 +314,7 @@ impl Body {
     fn take(&mut self, from: &mut Stream) -> Result<bool, Broken> {
         let buffered = from.buffered();
         match &mut self.left {
-            Left::Nothing => Ok(false),
+            Left::Nothing | Left::Frames(_) => Ok(false),
             Left::Length(left) => {
                 self.pass = buffered.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= self.pass as u64;

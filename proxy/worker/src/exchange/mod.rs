@@ -1,10 +1,16 @@
 //! One request and its response. Route, lease, send, wait, pass on: with every failure a [`Fault`], and retries
 //! only where no byte of the request can have been acted on or where the request may be repeated.
 
+pub mod answer;
 pub mod attempt;
 pub mod body;
+pub mod flow;
+pub mod leg;
+pub mod pour;
+pub mod reader;
 mod response;
 
+pub use leg::Leg;
 pub use response::Response;
 
 use std::rc::Rc;
@@ -12,7 +18,6 @@ use std::sync::Arc;
 
 use onehop_meter::ledger::Ledger;
 use onehop_meter::names::Reason;
-use onehop_net::Stream;
 use onehop_net::clock;
 use onehop_plan::{Listener, Route};
 use onehop_wire::http1::{BodyLength, RequestHead};
@@ -104,8 +109,8 @@ impl Outcome {
     }
 }
 
-/// Runs one exchange. The client's stream stands behind the request head.
-pub async fn run(shard: &Rc<Shard>, request: &Request<'_>, client: &mut Stream, ledger: &mut Ledger) -> Outcome {
+/// Runs one exchange. The client's leg stands behind the request head.
+pub async fn run(shard: &Rc<Shard>, request: &Request<'_>, client: &mut Leg<'_>, ledger: &mut Ledger) -> Outcome {
     let mut outcome = Outcome::new();
     let route = match route(shard, request) {
         Ok(route) => route,
@@ -213,7 +218,7 @@ pub fn upgrade_allowed(route: &Route, protocol: &[u8]) -> bool {
 async fn attempts(
     shard: &Rc<Shard>,
     request: &Request<'_>,
-    client: &mut Stream,
+    client: &mut Leg<'_>,
     route: &Arc<Route>,
     cluster: &Rc<ClusterState>,
     ledger: &mut Ledger,
@@ -227,7 +232,7 @@ async fn attempts(
     let mut held = None;
     loop {
         outcome.attempts += 1;
-        let attempt = Attempt { shard, request, route, cluster, wanted };
+        let attempt = Attempt { shard, request, route, cluster, wanted, held: None };
         let Err(failure) = attempt.run(client, &mut avoid, ledger, outcome).await else {
             return;
         };

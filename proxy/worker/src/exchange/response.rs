@@ -3,11 +3,13 @@
 use onehop_meter::ledger::Ledger;
 use onehop_meter::names::Reason;
 use onehop_net::{Stream, clock};
+use onehop_wire::http1::Reject;
 use onehop_wire::http1::{HeadScanner, ResponseHead};
 
 use super::Request;
 use super::attempt::Failure;
 use super::body::Broken;
+use super::leg::Leg;
 use crate::fault::{Fault, Side, Step};
 
 /// The response head as it arrives.
@@ -23,6 +25,8 @@ pub struct Response {
     pub end: usize,
     /// The client was told to go on with its body.
     pub continued: bool,
+    /// The HTTP/2 stream ended with it.
+    pub ends: bool,
 }
 
 impl Response {
@@ -31,9 +35,21 @@ impl Response {
         self.bytes.clear();
         self.bytes.extend_from_slice(&upstream.buffered()[..self.end]);
         let limits = crate::http1::limits(&request.listener.http);
-        self.head
-            .parse(&self.bytes, request.head.method, &limits)
-            .map_err(|reject| Failure::new(Fault { reject: Some(reject), ..bad_response() }))
+        self.head.parse(&self.bytes, request.head.method, &limits).map_err(refused)
+    }
+
+    /// Writes down a head that came by HTTP/2.
+    pub fn take_http2(
+        &mut self,
+        response: &http::Response<()>,
+        ends: bool,
+        request: &Request<'_>,
+    ) -> Result<(), Failure> {
+        self.bytes.clear();
+        self.ends = ends;
+        let limits = crate::http1::limits(&request.listener.http);
+        crate::http2::message::response(response, request.head.method, ends, &limits, &mut self.head, &mut self.bytes)
+            .map_err(refused)
     }
 
     /// Makes ready for another exchange.
@@ -49,13 +65,17 @@ impl Response {
     }
 }
 
+fn refused(reject: Reject) -> Failure {
+    Failure::new(Fault { reject: Some(reject), ..bad_response() })
+}
+
 /// The upstream's answer cannot be read.
 pub fn bad_response() -> Fault {
     Fault::new(Side::Upstream, Step::Wait, Reason::UpstreamBadResponse)
 }
 
 /// Why a response could not be passed on.
-pub fn download_fault(broken: Broken, upstream: &Stream, client: &Stream) -> Fault {
+pub fn download_fault(broken: Broken, upstream: &Leg<'_>, client: &Leg<'_>) -> Fault {
     let (side, reason) = match broken {
         Broken::Sink if client.timed_out() => (Side::Downstream, Reason::WriteTimeout),
         Broken::Sink => (Side::Downstream, Reason::ClientLeft),

@@ -9,7 +9,7 @@ use onehop_plan::RequestId;
 use onehop_wire::http1::{self, BodyLength, Edits, Field, Known, RequestHead, ResponseHead, Version};
 
 /// Fields that we can add to one head at most.
-const MAX_ADDED: usize = 12;
+const MAX_ADDED: usize = 14;
 
 /// Where a request came from.
 #[derive(Clone, Copy)]
@@ -161,9 +161,17 @@ fn plain_framing<'a>(fields: &[Field], buf: &'a [u8], drop: &mut u128, add: &mut
     }
 }
 
-/// Encodes the request as the upstream gets it: HTTP/1.1, origin-form, hop-by-hop fields gone, ours added.
-/// `scratch` is an empty buffer for the values of the fields that are added.
-pub fn request(out: &mut Vec<u8>, scratch: &mut Vec<u8>, request: &Request<'_>, instance: &str, upgrade: bool) {
+/// Decides how the request goes upstream: in origin-form, hop-by-hop fields gone, ours added. `encode` gets the target
+/// and the edits, and writes it down for the upstream's version. `scratch` is an empty buffer for the values of the
+/// fields that are added.
+#[inline]
+pub fn request<R>(
+    scratch: &mut Vec<u8>,
+    request: &Request<'_>,
+    instance: &str,
+    upgrade: bool,
+    encode: impl FnOnce(&[u8], &Edits<'_>) -> R,
+) -> R {
     let Request { head, bytes: buf, origin, identity, listener } = *request;
     let policy = &listener.http;
     let fields = &head.fields;
@@ -171,7 +179,11 @@ pub fn request(out: &mut Vec<u8>, scratch: &mut Vec<u8>, request: &Request<'_>, 
     drop |= bits(fields, Known::XForwardedFor) | bits(fields, Known::Via);
     let peer = origin.peer.ip();
     let via = appended(scratch, head, buf, Known::Via, |out| {
-        out.extend_from_slice(if head.version == Version::Http10 { b"1.0 " } else { b"1.1 " });
+        out.extend_from_slice(match head.version {
+            Version::Http10 => b"1.0 ",
+            Version::Http11 => b"1.1 ",
+            Version::Http2 => b"2.0 ",
+        });
         out.extend_from_slice(instance.as_bytes());
     });
     let forwarded_for = appended(scratch, head, buf, Known::XForwardedFor, |out| write_ip(out, peer));
@@ -214,9 +226,17 @@ pub fn request(out: &mut Vec<u8>, scratch: &mut Vec<u8>, request: &Request<'_>, 
         add.push(b"traceparent", &identity.traceparent);
     }
     connection_fields(&mut add, head, buf, upgrade);
+    if head.version == Version::Http2 {
+        match head.body {
+            BodyLength::Chunked => add.push(b"Transfer-Encoding", b"chunked"),
+            // An HTTP/1 server may answer a bodiless POST without a length with 411.
+            BodyLength::None if head.wants_length() => add.push(b"Content-Length", b"0"),
+            _ => {}
+        }
+    }
     plain_framing(fields, buf, &mut drop, &mut add);
     let target = if head.absolute_form { absolute_path(head, buf) } else { head.target.of(buf) };
-    http1::encode_request(out, head, buf, target, &Edits { drop, add: &add.list[..add.count] });
+    encode(target, &Edits { drop, add: &add.list[..add.count] })
 }
 
 /// The path and query of an absolute-form target; an empty path is `/` (RFC 9112 3.2.1).
@@ -259,6 +279,9 @@ pub struct Framed {
 pub fn frame(request: &RequestHead, response: &ResponseHead, close: bool) -> Framed {
     use crate::exchange::body::Framing;
     match (response.body, request.version) {
+        (BodyLength::Chunked, Version::Http11) if response.version == Version::Http2 => {
+            Framed { close, framing: Framing::Chunked }
+        }
         (BodyLength::Chunked, Version::Http10) => Framed { close: true, framing: Framing::Unchunked },
         (BodyLength::UntilClose, Version::Http10) => Framed { close: true, framing: Framing::Verbatim },
         (BodyLength::UntilClose, Version::Http11) => Framed { close, framing: Framing::Chunked },
@@ -266,15 +289,16 @@ pub fn frame(request: &RequestHead, response: &ResponseHead, close: bool) -> Fra
     }
 }
 
-/// Encodes the response as the client gets it.
-pub fn response(
-    out: &mut Vec<u8>,
+/// Decides how the response goes to the client; `encode` gets the edits and writes it down for the client's version.
+#[inline]
+pub fn response<R>(
     request: &RequestHead,
     head: &ResponseHead,
     buf: &[u8],
     framed: &Framed,
     server_timing: Option<&[u8]>,
-) {
+    encode: impl FnOnce(&Edits<'_>) -> R,
+) -> R {
     use crate::exchange::body::Framing;
     let mut drop = http1::hop_by_hop(&head.fields, head.named_by_connection);
     if framed.framing == Framing::Unchunked {
@@ -303,7 +327,7 @@ pub fn response(
     if let Some(timing) = server_timing {
         add.push(b"Server-Timing", timing);
     }
-    http1::encode_response(out, head, buf, &Edits { drop, add: &add.list[..add.count] });
+    encode(&Edits { drop, add: &add.list[..add.count] })
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::forward::{Identity, Origin};
 use super::reply;
 use crate::access_log;
 use crate::connections::{Doing, Entry, Listed};
-use crate::exchange::{self, Outcome, Request};
+use crate::exchange::{self, Leg, Outcome, Request};
 use crate::fault::{Fault, Side, Step};
 use crate::shard::Shard;
 
@@ -225,7 +225,7 @@ async fn exchange_one(
     let identity = Identity::new(|| shard.random());
     let request = Request { head, bytes, origin, identity: &identity, listener };
     listener.meters.core(shard.outfit.core).requests.add(1);
-    let outcome = exchange::run(shard, &request, stream, ledger).await;
+    let outcome = exchange::run(shard, &request, &mut Leg::Http1(stream), ledger).await;
     conclude(shard, stream, entry, listener, origin, Some(&request), outcome, ledger).await
 }
 
@@ -257,11 +257,13 @@ async fn conclude(
         keep = answer(stream, listener, request, &fault, &mut outcome).await;
         ledger.mark(Mark::ResponseWritten, clock::now());
     }
-    if let Some(mut lease) = outcome.tunnel.take() {
+    if let Some(mut lease) = outcome.tunnel.take()
+        && let Some(upstream) = lease.conn.stream()
+    {
         entry.doing.set(Doing::Tunnel);
         let idle = listener.tcp.as_ref().map_or(std::time::Duration::from_secs(3600), |tcp| tcp.idle_timeout);
         ledger.enter(onehop_meter::ledger::State::UpstreamWait, clock::now());
-        let passed = onehop_net::relay::relay(stream, &mut lease.conn.stream, idle).await;
+        let passed = onehop_net::relay::relay(stream, upstream, idle).await;
         outcome.bytes_in += passed.up;
         outcome.bytes_out += passed.down;
         ledger.enter(onehop_meter::ledger::State::Hop, clock::now());

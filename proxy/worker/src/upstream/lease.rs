@@ -15,7 +15,9 @@ use onehop_net::stream::{Either, first};
 
 use super::pool::Pooled;
 use super::{ClusterState, EndpointState, Waiter, nanos, net_address, share};
+use crate::exchange::Leg;
 use crate::fault::{Fault, Side, Step};
+use crate::http2::Channel;
 
 /// Waiting for a free connection is bounded in number, as it is in time (the connect timeout).
 const MAX_WAITERS: usize = 16_384;
@@ -36,10 +38,37 @@ pub enum Wanted {
 /// A connection in use. Dropped without [`Lease::give_back`], it is closed and everything is counted down.
 pub struct Lease {
     /// The connection.
-    pub conn: Box<Pooled>,
+    pub conn: Conn,
     /// Whether it served a request before: then its upstream may have just closed it.
     pub reused: bool,
     account: Account,
+}
+
+/// What a lease gives the use of.
+pub enum Conn {
+    /// A connection of its own.
+    Http1(Box<Pooled>),
+    /// A stream of one that others use too.
+    Http2(Box<Channel>),
+}
+
+impl Conn {
+    /// As a leg of an exchange.
+    #[inline]
+    pub fn leg(&mut self) -> Leg<'_> {
+        match self {
+            Conn::Http1(pooled) => Leg::Http1(&mut pooled.stream),
+            Conn::Http2(channel) => Leg::Http2(channel),
+        }
+    }
+
+    /// The byte stream, where the lease has one of its own.
+    pub fn stream(&mut self) -> Option<&mut Stream> {
+        match self {
+            Conn::Http1(pooled) => Some(&mut pooled.stream),
+            Conn::Http2(_) => None,
+        }
+    }
 }
 
 /// Counts a lease down, however it ends.
@@ -74,7 +103,9 @@ impl Lease {
 
     /// Gives a connection back that is between two messages.
     pub fn give_back(self, now: Nanos) {
-        let Lease { mut conn, mut account, .. } = self;
+        let Lease { conn: Conn::Http1(mut conn), mut account, .. } = self else {
+            return;
+        };
         if account.endpoint.retired.get() {
             return;
         }
@@ -154,7 +185,7 @@ fn reuse(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, wanted: Wante
     cluster.cluster.borrow().meters.core(cluster.core).pool_hits.add(1);
     let mut account = Account::new(cluster, endpoint);
     account.open = true;
-    Some(Lease { conn, reused: true, account })
+    Some(Lease { conn: Conn::Http1(conn), reused: true, account })
 }
 
 async fn connect(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, timeout_ns: u64) -> Result<Lease, Fault> {
@@ -172,7 +203,8 @@ async fn connect(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, timeo
         Ok(stream) => {
             meters.connects.add(1);
             peer.meters.core(cluster.core).connects.add(1);
-            Ok(Lease { conn: Box::new(Pooled { stream, since: now, born: now, requests: 0 }), reused: false, account })
+            let conn = Conn::Http1(Box::new(Pooled { stream, since: now, born: now, requests: 0 }));
+            Ok(Lease { conn, reused: false, account })
         }
         Err(error) => {
             meters.connect_failures.add(1);

@@ -15,7 +15,7 @@ use onehop_net::clock::Nanos;
 use onehop_plan::balance::Balancer;
 use onehop_plan::{Address, Cluster, Endpoint};
 
-pub use lease::{Lease, Wanted, lease};
+pub use lease::{Conn, Lease, Wanted, lease};
 pub use pool::{Bounds, Pool};
 
 /// One endpoint, on this core.

@@ -1,0 +1,50 @@
+//! Heads on their way to an HTTP/2 peer: which fields go, whichever version they came in.
+
+use super::field::is_connection_specific;
+use crate::http1::{Edits, Field, Known, RequestHead, ResponseHead};
+
+/// Calls `emit` with each field of a request that goes to an HTTP/2 upstream. Names keep their case: the encoder
+/// lowers it. The authority goes as `:authority`, so Host does not go; cookies are split into crumbs, which the
+/// compression likes (RFC 9113 8.2.3).
+pub fn request_fields<'b>(
+    head: &RequestHead,
+    buf: &'b [u8],
+    edits: &Edits<'b>,
+    mut emit: impl FnMut(&'b [u8], &'b [u8]),
+) {
+    each(&head.fields, buf, edits, |known, name, value| match known {
+        Known::Host => {}
+        Known::Cookie => value.split(|byte| *byte == b';').for_each(|crumb| {
+            let crumb = crumb.trim_ascii();
+            if !crumb.is_empty() {
+                emit(name, crumb);
+            }
+        }),
+        _ => emit(name, value),
+    });
+}
+
+/// Calls `emit` with each field of a response that goes to an HTTP/2 client.
+pub fn response_fields<'b>(
+    head: &ResponseHead,
+    buf: &'b [u8],
+    edits: &Edits<'b>,
+    mut emit: impl FnMut(&'b [u8], &'b [u8]),
+) {
+    each(&head.fields, buf, edits, |_, name, value| emit(name, value));
+}
+
+fn each<'b>(fields: &[Field], buf: &'b [u8], edits: &Edits<'b>, mut emit: impl FnMut(Known, &'b [u8], &'b [u8])) {
+    for (index, field) in fields.iter().enumerate() {
+        if edits.drop >> index & 1 == 0 && !is_connection_specific(field.known) {
+            emit(field.known, field.name.of(buf), field.value.of(buf));
+        }
+    }
+    for (name, value) in edits.add {
+        let known = Known::recognise(name);
+        // What is added for an HTTP/1 connection says `TE: trailers` here too.
+        if !is_connection_specific(known) {
+            emit(known, name, value);
+        }
+    }
+}

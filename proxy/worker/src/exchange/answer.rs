@@ -1,0 +1,206 @@
+//! Passing an answer on: the response head for the client's version, then both bodies at the same time.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use onehop_meter::ledger::{Ledger, State, Step as Mark};
+use onehop_meter::names::Reason;
+use onehop_net::clock;
+use onehop_net::deadline::Ends;
+use onehop_wire::http1::{BodyLength, encode_response};
+
+use super::attempt::{Answer, Attempt, Failure};
+use super::body::{Body, Broken};
+use super::flow::Flow;
+use super::leg::Leg;
+use super::pour::Pour;
+use super::reader::Reader;
+use super::response::{Response, bad_response, download_fault, server_timing};
+use super::{Outcome, upgrade_allowed};
+use crate::fault::{Fault, Side, Step};
+use crate::http1::forward::{self, Framed};
+use crate::http2::message;
+use crate::upstream::Lease;
+
+impl Attempt<'_> {
+    /// Passes the final response on, uploading what is left of the request meanwhile, and gives the connection back.
+    ///
+    /// # Errors
+    /// Before a byte of it went to the client.
+    pub async fn pass_on(
+        &self,
+        client: &mut Leg<'_>,
+        answer: Answer,
+        ledger: &mut Ledger,
+        outcome: &mut Outcome,
+    ) -> Result<(), Failure> {
+        let Answer { mut lease, upload, response, replayed } = answer;
+        let passed = self.finish(client, &mut lease, upload, &response, ledger, outcome, replayed).await;
+        self.shard.give_response(response);
+        let failed = match &passed {
+            Ok(_) => outcome.fault.is_some_and(|fault| fault.side == Side::Upstream),
+            Err(failure) => failure.fault.side == Side::Upstream,
+        };
+        if failed {
+            lease.endpoint().endpoint.borrow().meters.core(self.shard.outfit.core).failures.add(1);
+        }
+        let reusable = passed?;
+        if outcome.fault.is_some() {
+            return Ok(());
+        }
+        if outcome.tunnels {
+            outcome.tunnel = Some(lease);
+        } else if reusable {
+            lease.give_back(ledger.latest());
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "each is a different part of one exchange")]
+    async fn finish(
+        &self,
+        client: &mut Leg<'_>,
+        lease: &mut Lease,
+        mut upload: Flow,
+        response: &Response,
+        ledger: &mut Ledger,
+        outcome: &mut Outcome,
+        replayed: bool,
+    ) -> Result<bool, Failure> {
+        let head = &response.head;
+        if head.status == 101 {
+            let allowed = self
+                .request
+                .head
+                .upgrade
+                .is_some_and(|protocol| upgrade_allowed(self.route, protocol.of(self.request.bytes)));
+            if !allowed {
+                return Err(Failure::new(bad_response()));
+            }
+        }
+        lease.conn.leg().consume(response.end);
+        let uploading = !upload.is_done() && !replayed;
+        let close = !self.request.head.keep_alive || self.shard.is_draining() || uploading;
+        let framed = forward::frame(self.request.head, head, close);
+        outcome.status = head.status;
+        outcome.started = true;
+        outcome.tunnels = head.tunnels;
+        outcome.keep = !framed.close && !head.tunnels;
+        let begun = self.begin_download(client, lease, response, &framed, ledger);
+        let mut download = match begun {
+            Ok(download) => download,
+            Err(fault) => {
+                outcome.fault = Some(fault);
+                return Ok(false);
+            }
+        };
+        if let Err(broken) = download.prime(&mut lease.conn.leg()) {
+            outcome.fault = Some(download_fault(broken, &lease.conn.leg(), client));
+        } else {
+            outcome.fault = self.transfer(client, lease, &mut upload, &mut download, ledger).await.err();
+        }
+        if uploading && upload.is_done() && outcome.fault.is_none() {
+            outcome.bytes_in = upload.bytes();
+        }
+        outcome.bytes_out = download.bytes();
+        self.shard.give_head(download.into_staged());
+        self.shard.give_head(upload.into_staged());
+        ledger.mark(Mark::ResponseWritten, ledger.latest());
+        let Some(stream) = lease.conn.stream() else {
+            return Ok(false);
+        };
+        let reusable = head.keep_alive && stream.buffered().is_empty() && !stream.ended();
+        Ok(reusable && !uploading && !matches!(head.body, BodyLength::UntilClose))
+    }
+
+    /// Encodes the head for the client; to HTTP/2 it is sent at once, to HTTP/1 with the body's first bytes.
+    fn begin_download(
+        &self,
+        client: &mut Leg<'_>,
+        lease: &mut Lease,
+        response: &Response,
+        framed: &Framed,
+        ledger: &Ledger,
+    ) -> Result<Flow, Fault> {
+        let (head, bytes) = (&response.head, &response.bytes);
+        let timing = self.request.listener.http.server_timing.then(|| server_timing(ledger));
+        let timing = timing.as_deref();
+        let limits = self.limits();
+        let from_http2 = lease.conn.leg().is_http2();
+        let reader = || match from_http2 {
+            true => Reader::http2(response.ends, limits),
+            false => Reader::http1(head.body, limits),
+        };
+        match client {
+            Leg::Http2(channel) => {
+                let reader = reader();
+                let ends = reader.is_done() && !head.tunnels;
+                let encoded = forward::response(self.request.head, head, bytes, framed, timing, |edits| {
+                    message::to_client(head, bytes, edits)
+                });
+                let sent = channel.send_response(encoded, ends);
+                sent.ok_or(Fault::new(Side::Downstream, Step::Response, Reason::ClientLeft))?;
+                Ok(Flow::Frames(Pour::new(reader, ends || head.tunnels, limits, None)))
+            }
+            _ => {
+                let mut out = self.shard.take_head();
+                forward::response(self.request.head, head, bytes, framed, timing, |edits| {
+                    encode_response(&mut out, head, bytes, edits);
+                });
+                Ok(Flow::Wire(match from_http2 {
+                    true => Body::of_frames(reader(), framed.framing, out, limits, None),
+                    false => Body::new(head.body, framed.framing, out, limits, None),
+                }))
+            }
+        }
+    }
+
+    async fn transfer(
+        &self,
+        client: &mut Leg<'_>,
+        lease: &mut Lease,
+        upload: &mut Flow,
+        download: &mut Flow,
+        ledger: &mut Ledger,
+    ) -> Result<(), Fault> {
+        let idle = self.body_timeout();
+        let mut upload_open = !upload.is_done();
+        let mut moved = u64::MAX;
+        let done = poll_fn(|cx| {
+            let mut upstream = lease.conn.leg();
+            if upload_open {
+                // Its failure is of no interest any more: the upstream has answered.
+                upload_open = upload.poll(cx, client, &mut upstream).is_pending();
+            }
+            let polled = download.poll(cx, &mut upstream, client);
+            if polled.is_pending() {
+                // A client that leaves while the upstream is silent shows here alone.
+                if let Leg::Http2(channel) = client
+                    && channel.poll_left(cx).is_ready()
+                {
+                    return Poll::Ready(Err(Broken::Sink));
+                }
+                let now = clock::now();
+                ledger.enter(if download.sink_is_full() { State::ClientWait } else { State::UpstreamWait }, now);
+                let bytes = download.bytes() + upload.bytes();
+                if moved != bytes {
+                    moved = bytes;
+                    let due = clock::after(now, idle);
+                    // Only the side that is waited for can run out of time.
+                    if download.sink_is_full() {
+                        client.arm(due, Ends::Both);
+                        upstream.disarm();
+                    } else {
+                        upstream.arm(due, Ends::Both);
+                        client.disarm();
+                    }
+                }
+            }
+            polled
+        })
+        .await;
+        ledger.enter(State::Hop, clock::now());
+        client.disarm();
+        done.map_err(|broken| download_fault(broken, &lease.conn.leg(), client))
+    }
+}

@@ -1,0 +1,94 @@
+//! One side of an exchange, whichever version it speaks: where bodies are pulled from and pushed to, and what its
+//! deadline is. An HTTP/1 leg is a stream; an HTTP/2 leg is one stream of a multiplexed connection.
+
+use onehop_net::Stream;
+use onehop_net::clock::Nanos;
+use onehop_net::deadline::Ends;
+
+use crate::http2::Channel;
+
+/// One side of an exchange.
+pub enum Leg<'a> {
+    /// A whole connection.
+    Http1(&'a mut Stream),
+    /// A stream of one.
+    Http2(&'a mut Channel),
+    /// Nobody: the leg of an attempt whose body is held in memory and whose answer another one may overtake.
+    Nobody,
+}
+
+impl Leg<'_> {
+    /// The bytes that have come and were not consumed. HTTP/1: with their framing; HTTP/2: payload.
+    #[inline]
+    pub fn buffered(&self) -> &[u8] {
+        match self {
+            Leg::Http1(stream) => stream.buffered(),
+            Leg::Http2(channel) => channel.buffered(),
+            Leg::Nobody => &[],
+        }
+    }
+
+    /// Forgets the first `count` of them, which gives an HTTP/2 sender credit for as many more.
+    #[inline]
+    pub fn consume(&mut self, count: usize) {
+        match self {
+            Leg::Http1(stream) => stream.consume(count),
+            Leg::Http2(channel) => channel.consume(count),
+            Leg::Nobody => {}
+        }
+    }
+
+    /// Arms the deadline. On HTTP/2 it ends the stream alone, whichever side was meant.
+    #[inline]
+    pub fn arm(&self, due: Nanos, ends: Ends) {
+        match self {
+            Leg::Http1(stream) => stream.deadline().arm(due, ends),
+            Leg::Http2(channel) => channel.arm(due),
+            Leg::Nobody => {}
+        }
+    }
+
+    /// It will not fire.
+    #[inline]
+    pub fn disarm(&self) {
+        match self {
+            Leg::Http1(stream) => stream.deadline().disarm(),
+            Leg::Http2(channel) => channel.disarm(),
+            Leg::Nobody => {}
+        }
+    }
+
+    /// Whether the deadline has fired since it was armed last.
+    #[inline]
+    pub fn timed_out(&self) -> bool {
+        match self {
+            Leg::Http1(stream) => stream.timed_out(),
+            Leg::Http2(channel) => channel.timed_out(),
+            Leg::Nobody => false,
+        }
+    }
+
+    /// Whether it ended with an error (a reset), not in order.
+    pub fn failed(&self) -> bool {
+        match self {
+            Leg::Http1(stream) => stream.failed(),
+            Leg::Http2(channel) => channel.failed(),
+            Leg::Nobody => false,
+        }
+    }
+
+    /// Whether the peer can send no more and all that it sent was consumed.
+    pub fn ended(&self) -> bool {
+        match self {
+            Leg::Http1(stream) => stream.ended(),
+            Leg::Http2(channel) => channel.failed(),
+            Leg::Nobody => false,
+        }
+    }
+
+    /// Whether it is a stream of a multiplexed connection.
+    #[inline]
+    pub fn is_http2(&self) -> bool {
+        matches!(self, Leg::Http2(_))
+    }
+}

@@ -37,12 +37,25 @@ pub struct Run {
     #[arg(long, value_name = "FILE")]
     pub urls: Option<PathBuf>,
     /// Requests a second of the open loop, such as 5000 or 20k.
-    #[arg(long, value_parser = units::rate, required_unless_present_any = ["closed"])]
+    #[arg(long, value_parser = units::rate, required_unless_present_any = ["closed", "find_saturation"])]
     pub rate: Option<f64>,
     /// Closed loop: each connection sends when its last request was answered. Shows what the target bears, not what
     /// its users would see.
     #[arg(long, conflicts_with = "rate")]
     pub closed: bool,
+    /// Searches for the highest rate at which 99.9 % of what is offered is answered, without an error and with a p99
+    /// below --p99-limit.
+    #[arg(long, conflicts_with_all = ["rate", "closed"])]
+    pub find_saturation: bool,
+    /// The p99 that --find-saturation still takes for borne.
+    #[arg(long, default_value = "10ms", value_parser = units::duration)]
+    pub p99_limit: Duration,
+    /// How long --find-saturation tries each rate.
+    #[arg(long, default_value = "2s", value_parser = units::duration)]
+    pub probe: Duration,
+    /// How often --find-saturation's result must hold again.
+    #[arg(long, default_value_t = 3)]
+    pub confirmations: u32,
     /// How arrivals are spread: constant, poisson or uniform.
     #[arg(long, default_value = "poisson", value_parser = Arrivals::named)]
     pub arrivals: Arrivals,
@@ -106,6 +119,9 @@ pub struct Run {
     /// Writes the whole result as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Writes the result as a page that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Writes the latencies by second as an HdrHistogram interval log.
     #[arg(long, value_name = "FILE")]
     pub interval_log: Option<PathBuf>,

@@ -9,8 +9,9 @@ use onehop_load::generator::Generator;
 use onehop_load::origin::{Bound, Origin};
 use onehop_load::outcome::Outcome;
 use onehop_load::plan::{Loop, Plan, Protocol};
-use onehop_load::report::{hdr, json, progress::Progress, text};
+use onehop_load::report::{hdr, html, json, progress::Progress, text};
 use onehop_load::request::{Content, Expect, Mix, Prepared};
+use onehop_load::saturation::{self, Search};
 use onehop_load::target::{Scheme, Target};
 
 use crate::arguments::{OriginCommand, Run};
@@ -44,7 +45,7 @@ fn bind(origin: Origin, threads: usize) -> Result<Bound, String> {
 /// `onehop-load run`.
 pub fn run(arguments: &Run) -> Result<ExitCode, String> {
     let plan = plan(arguments)?;
-    for path in [&arguments.json, &arguments.interval_log].into_iter().flatten() {
+    for path in [&arguments.json, &arguments.html, &arguments.interval_log].into_iter().flatten() {
         // Said now, not after the run.
         std::fs::write(path, "").map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
@@ -60,6 +61,9 @@ pub fn run(arguments: &Run) -> Result<ExitCode, String> {
     });
     if !arguments.quiet {
         eprintln!("{}", text::title(&plan, arguments.threads));
+    }
+    if arguments.find_saturation {
+        return saturation(arguments, &plan, &generator);
     }
     let mut progress = Progress::new(arguments.quiet);
     let watched = plan.clone();
@@ -78,19 +82,46 @@ fn start(arguments: &Run) -> Result<Generator, String> {
     if arguments.threads == 0 || arguments.threads > 1024 {
         return Err("--threads is 1 to 1024".to_owned());
     }
-    let origin = match arguments.with_origin {
+    let origins = match arguments.with_origin {
         Some(listen) => {
             let behaviour = arguments.origin.behaviour();
-            Some(bind(Origin { listen, behaviour, busy_poll: Duration::ZERO }, arguments.threads)?)
+            vec![bind(Origin { listen, behaviour, busy_poll: Duration::ZERO }, arguments.threads)?]
         }
-        None => None,
+        None => Vec::new(),
     };
     let usable = onehop_net::usable_cpus();
     if let Some(cpu) = arguments.cpus.iter().find(|cpu| !usable.contains(cpu)) {
         return Err(format!("--cpus {cpu}: this process may not run there; it may use {usable:?}"));
     }
-    Generator::start(arguments.threads, &arguments.cpus, origin)
+    Generator::start(arguments.threads, &arguments.cpus, origins)
         .map_err(|error| format!("the generator's cores cannot be started: {error}"))
+}
+
+fn saturation(arguments: &Run, plan: &Plan, generator: &Generator) -> Result<ExitCode, String> {
+    let search = Search {
+        probe: arguments.probe,
+        p99_limit: arguments.p99_limit,
+        confirmations: arguments.confirmations,
+        arrivals: arguments.arrivals,
+    };
+    let quiet = arguments.quiet;
+    let found = saturation::find(generator, plan, &search, &mut |probe| {
+        if !quiet {
+            let verdict = probe.against.as_deref().unwrap_or("borne");
+            eprintln!("{:>9.0} offered  {:>9.0} answered  {verdict}", probe.offered, probe.achieved);
+        }
+    })?;
+    println!("{}", found.text().trim_end());
+    let put = |path: &Path, text: String| {
+        std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    };
+    if let Some(path) = &arguments.json {
+        put(path, format!("{:#}\n", found.json()))?;
+    }
+    if let Some(path) = &arguments.html {
+        put(path, found.html(&format!("Saturation of {}", plan.mix.target())))?;
+    }
+    Ok(if found.rate.is_some() { ExitCode::SUCCESS } else { ExitCode::from(UNWELL) })
 }
 
 fn write(arguments: &Run, plan: &Plan, outcome: &Outcome) -> Result<(), String> {
@@ -99,6 +130,9 @@ fn write(arguments: &Run, plan: &Plan, outcome: &Outcome) -> Result<(), String> 
     };
     if let Some(path) = &arguments.json {
         put(path, format!("{:#}\n", json::run(plan, outcome)))?;
+    }
+    if let Some(path) = &arguments.html {
+        put(path, html::run(plan, outcome))?;
     }
     if let Some(path) = &arguments.interval_log {
         put(path, hdr::interval_log(outcome, env!("CARGO_PKG_VERSION")))?;

@@ -14,7 +14,7 @@ use onehop_net::mailbox;
 use onehop_net::runtime::{self, Options};
 
 use crate::failure::{FAILURES, Failure};
-use crate::origin::Bound;
+use crate::origin::{Bound, Origin};
 use crate::outcome::{Machine, Outcome};
 use crate::plan::Plan;
 use crate::record::Slice;
@@ -45,26 +45,27 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Starts cores, each pinned where `cpus` says so (thread N to the Nth), and the origin's parts on them.
+    /// Starts cores, each pinned where `cpus` says so (thread N to the Nth), and the origins' parts on them.
     ///
     /// # Errors
     /// When a core cannot be built or pinned.
-    pub fn start(threads: usize, cpus: &[usize], origin: Option<Bound>) -> io::Result<Generator> {
-        let (mut sockets, behaviour) = match origin {
-            Some(bound) => (bound.sockets.into_iter().map(Some).collect(), Some(bound.origin)),
-            None => (Vec::new(), None),
-        };
-        sockets.resize_with(threads.max(sockets.len()), || None);
+    pub fn start(threads: usize, cpus: &[usize], origins: Vec<Bound>) -> io::Result<Generator> {
+        let mut parts: Vec<Vec<(OwnedFd, Origin)>> = (0..threads).map(|_| Vec::new()).collect();
+        for bound in origins {
+            for (part, socket) in parts.iter_mut().zip(bound.sockets) {
+                part.push((socket, bound.origin.clone()));
+            }
+        }
         let (built, building) = channel();
         let mut started = Vec::new();
-        for (thread, socket) in sockets.into_iter().take(threads).enumerate() {
+        for (thread, origins) in parts.into_iter().enumerate() {
             let (mail, receiver) = mailbox::mailbox::<Job>()?;
             let cpu = if cpus.is_empty() { None } else { cpus.get(thread % cpus.len()).copied() };
-            let (behaviour, built) = (behaviour.clone(), built.clone());
+            let built = built.clone();
             let handle = std::thread::Builder::new().name(format!("load-{thread}")).spawn(move || {
                 let options = Options { cpu, ..Options::default() };
                 let failed = built.clone();
-                let core = move |_| core(thread, threads, receiver, socket, behaviour, built);
+                let core = move |_| core(thread, threads, receiver, origins, built);
                 let result = runtime::run(&options, |_| {}, core).and_then(|result| result);
                 if let Err(error) = &result {
                     // Whoever starts us waits for one word of each core.
@@ -263,12 +264,11 @@ async fn core(
     thread: usize,
     threads: usize,
     receiver: mailbox::Receiver<Job>,
-    socket: Option<OwnedFd>,
-    origin: Option<crate::origin::Origin>,
+    origins: Vec<(OwnedFd, Origin)>,
     built: Sender<io::Result<()>>,
 ) -> io::Result<()> {
     let inbox = receiver.open()?;
-    if let (Some(socket), Some(origin)) = (socket, origin) {
+    for (socket, origin) in origins {
         crate::origin::spawn(socket, &origin, thread)?;
     }
     // The starter may have given up.

@@ -12,6 +12,7 @@ pub mod record;
 pub mod report;
 pub mod request;
 pub mod run;
+pub mod saturation;
 pub mod schedule;
 pub mod target;
 pub mod units;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 
 use crate::outcome::Outcome;
 
@@ -14,9 +14,33 @@ pub fn encode(histogram: &Histogram<u64>) -> String {
     base64(&bytes)
 }
 
+/// Reads what [`encode`] wrote.
+///
+/// # Errors
+/// When it is none.
+pub fn decode(text: &str) -> Result<Histogram<u64>, String> {
+    let bytes = unbase64(text).ok_or("no base64")?;
+    let decoded = Deserializer::new().deserialize(&mut bytes.as_slice());
+    decoded.map_err(|error| format!("no histogram: {error:?}"))
+}
+
+fn unbase64(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    for group in text.trim_end_matches('=').as_bytes().chunks(4) {
+        let digit = |byte: &u8| DIGITS.iter().position(|digit| digit == byte);
+        let word = group
+            .iter()
+            .enumerate()
+            .try_fold(0u32, |word, (at, byte)| digit(byte).map(|digit| word | (digit as u32) << (18 - 6 * at)))?;
+        bytes.extend_from_slice(&word.to_be_bytes()[1..group.len()]);
+    }
+    Some(bytes)
+}
+
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
 /// RFC 4648 section 4, with padding.
 fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let word = group.iter().enumerate().fold(0u32, |word, (at, byte)| word | u32::from(*byte) << (16 - 8 * at));
@@ -49,6 +73,7 @@ mod tests {
     fn base64_is_the_usual_one() {
         for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
             assert_eq!(base64(bytes.as_bytes()), text);
+            assert_eq!(unbase64(text).as_deref(), Some(bytes.as_bytes()));
         }
     }
 
@@ -57,5 +82,7 @@ mod tests {
         let mut histogram = crate::record::histogram();
         histogram.saturating_record(12_345);
         assert!(encode(&histogram).starts_with("HISTF"));
+        assert_eq!(decode(&encode(&histogram)), Ok(histogram));
+        assert!(decode("HISTF!").is_err());
     }
 }

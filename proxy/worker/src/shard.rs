@@ -49,8 +49,9 @@ pub struct Shard {
     clusters: RefCell<Vec<Rc<ClusterState>>>,
     random: Cell<u64>,
     heads: RefCell<Vec<Vec<u8>>>,
-    requests: RefCell<Vec<RequestHead>>,
-    responses: RefCell<Vec<Response>>,
+    // Boxed: an exchange hands them through several futures, each of which would copy them.
+    requests: RefCell<Vec<Box<RequestHead>>>,
+    responses: RefCell<Vec<Box<Response>>>,
 }
 
 /// Encoding buffers kept for reuse.
@@ -163,12 +164,12 @@ impl Shard {
     }
 
     /// A head to parse into, its field list reused.
-    pub fn take_request(&self) -> RequestHead {
+    pub fn take_request(&self) -> Box<RequestHead> {
         self.requests.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Gives it back.
-    pub fn give_request(&self, head: RequestHead) {
+    pub fn give_request(&self, head: Box<RequestHead>) {
         let mut requests = self.requests.borrow_mut();
         if requests.len() < KEPT_HEADS {
             requests.push(head);
@@ -176,12 +177,12 @@ impl Shard {
     }
 
     /// A response to parse into, its buffers reused.
-    pub fn take_response(&self) -> Response {
+    pub fn take_response(&self) -> Box<Response> {
         self.responses.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Gives it back.
-    pub fn give_response(&self, mut response: Response) {
+    pub fn give_response(&self, mut response: Box<Response>) {
         let mut responses = self.responses.borrow_mut();
         if responses.len() < KEPT_HEADS && response.bytes.capacity() <= KEPT_HEAD_BYTES {
             response.renew();

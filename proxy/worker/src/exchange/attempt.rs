@@ -79,7 +79,7 @@ enum Heard {
 pub struct Answer {
     pub(super) lease: Lease,
     pub(super) upload: Flow,
-    pub(super) response: Response,
+    pub(super) response: Box<Response>,
     /// The whole request was sent at once.
     pub(super) replayed: bool,
 }

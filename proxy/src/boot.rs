@@ -30,6 +30,9 @@ pub fn check(path: &Path) -> Result<(), String> {
     let registry = Registry::new(1);
     match onehop_plan::compile(&loaded.model, &registry, None) {
         Ok(snapshot) => {
+            if !snapshot.warnings.is_empty() {
+                eprintln!("{}", explain(&snapshot.warnings, Some(&loaded)));
+            }
             println!(
                 "{}: {} listeners, {} routes, {} clusters",
                 path.display(),
@@ -43,7 +46,8 @@ pub fn check(path: &Path) -> Result<(), String> {
     }
 }
 
-fn explain(problems: &[onehop_plan::Problem], loaded: Option<&Loaded>) -> String {
+/// Problems as the user reads them, with their positions where those are known.
+pub fn explain(problems: &[onehop_plan::Problem], loaded: Option<&Loaded>) -> String {
     let one = |problem| loaded.map_or_else(|| format!("{problem}"), |loaded| loaded.explain(problem).to_string());
     problems.iter().map(one).collect::<Vec<_>>().join("\n")
 }
@@ -146,6 +150,9 @@ pub fn run(
         Refused::Problems(problems) => explain(problems, loaded),
         Refused::Bind { .. } => refused.to_string(),
     })?;
+    if !snapshot.warnings.is_empty() {
+        eprintln!("{}", explain(&snapshot.warnings, loaded));
+    }
     let admin = admin_socket(model.runtime.admin, passed_admin)?;
     let queues: Vec<_> = (0..workers).map(|_| Arc::new(ArrayQueue::new(ACCESS_QUEUE))).collect();
     let parts = receivers.into_iter().zip(&queues).zip(sockets).map(|((mailbox, access), sockets)| CorePart {

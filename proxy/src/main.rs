@@ -2,6 +2,7 @@
 
 mod boot;
 mod demo;
+mod route;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Says which route a request takes, and why each other one does not.
+    Route(route::Question),
     /// Prints the JSON Schema of the configuration language, for editors.
     Schema,
     /// Runs an origin and a gateway on loopback and says what the hop costs each request.
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Gateway(gateway) => boot::gateway(&gateway),
         Command::Check { config } => boot::check(&config),
+        Command::Route(question) => route::run(&question),
         Command::Schema => {
             println!("{:#}", onehop_config::schema());
             Ok(())

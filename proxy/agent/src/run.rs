@@ -202,6 +202,13 @@ fn take_over(path: &std::path::Path, shared: &Shared) -> Result<(), String> {
     let loaded = onehop_config::load(path).map_err(|failure| failure.to_string())?;
     let model: &Model = &loaded.model;
     let published = lock(shared).publisher.publish(model);
+    if published.is_ok()
+        && let Some(snapshot) = lock(shared).publisher.snapshot()
+    {
+        for warning in &snapshot.warnings {
+            eprintln!("{}", loaded.explain(warning));
+        }
+    }
     published.map_err(|refused| match refused {
         crate::Refused::Problems(problems) => {
             problems.iter().map(|problem| loaded.explain(problem).to_string()).collect::<Vec<_>>().join("\n")

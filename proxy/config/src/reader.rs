@@ -31,17 +31,28 @@ impl Positions {
 
     /// The problem with its position; that of the table where the key is not written.
     pub(crate) fn explain(&self, problem: &Problem) -> Diagnostic {
-        let table = match problem.place {
+        let (source, span) = self.find(problem.place);
+        let empty = (String::from("configuration"), String::new());
+        let (file, text) = self.sources.get(source).unwrap_or(&empty);
+        let other = problem.other.map(|other| {
+            let (source, span) = self.find(other);
+            let (file, text) = self.sources.get(source).unwrap_or(&empty);
+            let other = Diagnostic::new(file, text, span, String::new(), None);
+            format!("the other stands at {}:{}:{}", other.file, other.line, other.column)
+        });
+        Diagnostic::new(file, text, span, problem.message.clone(), problem.hint.clone().or(other))
+    }
+
+    /// Where a part stands; its table where the key is not written.
+    fn find(&self, place: Place) -> (usize, Range<usize>) {
+        let table = match place {
             Place::Runtime(_) => Place::Runtime(""),
             Place::Listener(at, _) => Place::Listener(at, ""),
             Place::Route(at, _) => Place::Route(at, ""),
             Place::Cluster(at, _) => Place::Cluster(at, ""),
         };
-        let found = self.known.get(&problem.place).or_else(|| self.known.get(&table));
-        let (source, span) = found.cloned().unwrap_or((0, 0..0));
-        let empty = (String::from("configuration"), String::new());
-        let (file, text) = self.sources.get(source).unwrap_or(&empty);
-        Diagnostic::new(file, text, span, problem.message.clone(), problem.hint.clone())
+        let found = self.known.get(&place).or_else(|| self.known.get(&table));
+        found.cloned().unwrap_or((0, 0..0))
     }
 }
 
@@ -217,6 +228,41 @@ impl<'t, 'i> Table<'t, 'i> {
         numbers
     }
 
+    /// A number that may have a fraction.
+    pub fn fraction(&self, file: &mut File<'_>, name: &str) -> Option<f64> {
+        let read = |value: &DeValue<'_>| {
+            let float = value.as_float().and_then(|float| float.as_str().replace('_', "").parse().ok());
+            float.or_else(|| integer(value).map(|number| number as f64))
+        };
+        let number = self.expect(file, name, "a number", read)?;
+        let fits = Some(number).filter(|number| number.is_finite() && *number >= 0.0);
+        if fits.is_none() {
+            file.wrong(self.span_of(name).unwrap_or_default(), format!("{name} is out of range: {number}"), None);
+        }
+        fits
+    }
+
+    /// The entries of a table whose names the user chooses.
+    pub fn entries(&self, file: &mut File<'_>, name: &str) -> Vec<(String, &'t Spanned<DeValue<'i>>)> {
+        let found = self.expect(file, name, "a table", |value| value.as_table());
+        let entries = found.into_iter().flat_map(|table| table.iter());
+        entries.map(|(key, value)| (key.get_ref().to_string(), value)).collect()
+    }
+
+    /// Texts by names that the user chooses.
+    pub fn map(&self, file: &mut File<'_>, name: &str) -> Vec<(String, String)> {
+        let mut texts = Vec::new();
+        for (key, value) in self.entries(file, name) {
+            match value.get_ref().as_str() {
+                Some(text) => texts.push((key, text.to_owned())),
+                None => {
+                    file.wrong(value.span(), format!("{key} must be a text, not {}", kind_name(value.get_ref())), None);
+                }
+            }
+        }
+        texts
+    }
+
     /// A table within this one.
     pub fn table(&self, file: &mut File<'_>, name: &str) -> Option<Table<'t, 'i>> {
         let keys = self.nested(name);
@@ -247,7 +293,7 @@ impl<'t, 'i> Table<'t, 'i> {
     /// The keys of a nested table.
     pub fn nested(&self, name: &str) -> &'static [Key] {
         match self.keys.iter().find(|key| key.name == name).map(|key| key.kind) {
-            Some(Kind::Table(keys) | Kind::Tables(keys) | Kind::TextsOrTables(keys)) => keys,
+            Some(Kind::Table(keys) | Kind::Tables(keys) | Kind::TextsOrTables(keys) | Kind::MapOf(keys)) => keys,
             _ => &[],
         }
     }

@@ -41,6 +41,11 @@ fn kind(kind: Kind) -> Value {
         Kind::OneOf(words) => json!({ "enum": words }),
         Kind::Table(keys) => table(keys),
         Kind::Tables(keys) => json!({ "type": "array", "items": table(keys) }),
+        Kind::Fraction => json!({ "type": "number", "minimum": 0 }),
+        Kind::Map => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+        Kind::MapOf(keys) => {
+            json!({ "type": "object", "additionalProperties": { "anyOf": [{ "type": "string" }, table(keys)] } })
+        }
         Kind::TextsOrTables(keys) => {
             json!({ "type": "array", "items": { "anyOf": [{ "type": "string" }, table(keys)] } })
         }

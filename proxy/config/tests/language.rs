@@ -23,7 +23,7 @@ fn errors(text: &str) -> String {
         Err(Failure::Wrong(wrong)) => wrong.iter().map(|wrong| format!("{wrong}\n")).collect(),
         Err(other) => other.to_string(),
         Ok(loaded) => match compile(&loaded.model, &Registry::new(1), None) {
-            Ok(_) => String::new(),
+            Ok(snapshot) => snapshot.warnings.iter().map(|warning| format!("{}\n", loaded.explain(warning))).collect(),
             Err(problems) => problems.iter().map(|problem| format!("{}\n", loaded.explain(problem))).collect(),
         },
     }
@@ -75,8 +75,8 @@ fn each_contradiction_is_placed_and_explained() {
         (with("[[cluster]]\nname = \"none\"\n"), "cluster \"none\" has no endpoints", ""),
         (
             with("[[route]]\nname = \"twin\"\ncluster = \"web\"\n"),
-            "route \"twin\" matches exactly what \"route-1\" matches",
-            "",
+            "x.toml:12:1: route \"twin\" is never used on listener \"edge\": \"route-1\" takes all of its requests",
+            "the other stands at x.toml:6:1",
         ),
         (
             with("[[route]]\npath = { prefix = \"api\" }\ncluster = \"web\"\n"),

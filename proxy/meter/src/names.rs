@@ -61,6 +61,10 @@ reasons! {
     Loop = "loop",
     /// The route does not allow this upgrade.
     UpgradeRefused = "upgrade-refused",
+    /// The path leaves the root, or has escapes that no path has.
+    BadPath = "bad-path",
+    /// What a configured text made of a message cannot be sent.
+    Internal = "internal",
     /// The route does not allow CONNECT.
     ConnectMethodRefused = "connect-method-refused",
     /// The PROXY header that the listener demands is missing or malformed.

@@ -3,15 +3,16 @@
 
 pub mod balance;
 mod compile;
+pub mod filter;
 pub mod model;
 pub mod order;
-mod route;
+pub mod route;
 mod snapshot;
 
 pub use compile::{Place, Problem, compile, nearest};
 pub use model::{AccessLog, Address, BalanceKind, Layer, LogFormat, ProxyProtocol, RequestId, RetryOn};
 pub use route::HostTable;
 pub use snapshot::{
-    Cluster, ClusterRef, ConnectionLimits, DRAINED, Endpoint, EndpointSet, HttpPolicy, Listener, Pool, Retry, Route,
-    Snapshot, Split, TcpPolicy,
+    Cluster, ClusterRef, ConnectionLimits, DRAINED, Endpoint, EndpointSet, HttpPolicy, Listener, Mirror, Pool, Retry,
+    Route, Snapshot, Split, TcpPolicy,
 };

@@ -91,7 +91,7 @@ impl Fault {
             Loop => 508,
             UpgradeRefused => 403,
             ConnectMethodRefused => 405,
-            Rejected => 400,
+            Rejected | BadPath => 400,
             _ => 500,
         }
     }

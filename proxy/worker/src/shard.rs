@@ -9,11 +9,13 @@ use crossbeam_queue::ArrayQueue;
 use onehop_meter::record::AccessRecord;
 use onehop_meter::{CoreMeters, PerCore};
 use onehop_net::clock::Nanos;
+use onehop_plan::route::{PathBuffers, Scratch};
 use onehop_plan::{Listener, Snapshot};
 use onehop_wire::http1::RequestHead;
 
 use crate::connections::Connections;
 use crate::exchange::Response;
+use crate::exchange::changes::Changes;
 use crate::upstream::ClusterState;
 
 /// What the process gives each core at its start.
@@ -50,8 +52,14 @@ pub struct Shard {
     random: Cell<u64>,
     heads: RefCell<Vec<Vec<u8>>>,
     // Boxed: an exchange hands them through several futures, each of which would copy them.
+    #[allow(clippy::vec_box, reason = "an exchange takes the box")]
     requests: RefCell<Vec<Box<RequestHead>>>,
+    #[allow(clippy::vec_box, reason = "an exchange takes the box")]
     responses: RefCell<Vec<Box<Response>>>,
+    /// Working memory of the route tables, and for paths that are not in normal form.
+    pub routing: RefCell<(Scratch, PathBuffers)>,
+    #[allow(clippy::vec_box, reason = "an exchange takes the box")]
+    changes: RefCell<Vec<Box<Changes>>>,
 }
 
 /// Encoding buffers kept for reuse.
@@ -71,6 +79,8 @@ impl Shard {
             logs_access: Cell::new(false),
             requests: RefCell::new(Vec::new()),
             responses: RefCell::new(Vec::new()),
+            routing: RefCell::default(),
+            changes: RefCell::default(),
             snapshot: RefCell::new(snapshot.clone()),
             generation: Cell::new(0),
             clusters: RefCell::new(Vec::new()),
@@ -187,6 +197,19 @@ impl Shard {
         if responses.len() < KEPT_HEADS && response.bytes.capacity() <= KEPT_HEAD_BYTES {
             response.renew();
             responses.push(response);
+        }
+    }
+
+    /// An exchange's changes to work out, their buffers reused.
+    pub fn take_changes(&self) -> Box<Changes> {
+        self.changes.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives them back.
+    pub fn give_changes(&self, changes: Option<Box<Changes>>) {
+        let mut kept = self.changes.borrow_mut();
+        if kept.len() < KEPT_HEADS {
+            kept.extend(changes);
         }
     }
 

@@ -23,5 +23,12 @@ pub const LISTENER: &[Key] = &[
     key("trusted_hops", Number, "Proxies in front whose X-Forwarded fields are believed."),
     key("request_id", OneOf(&["replace", "keep"]), "What becomes of a client's X-Request-Id."),
     key("server_timing", Flag, "Adds Server-Timing, with what the hop took, to responses."),
+    key("path", Table(PATH_RULE), "How paths are read before routes are matched."),
     key("connect_failure_status", Number, "503, or 502 as nginx answers."),
+];
+
+const PATH_RULE: &[Key] = &[
+    key("normalise", Flag, "Decodes escapes that need none and removes dot segments; on without it."),
+    key("merge_slashes", Flag, "\"//\" is \"/\"; on without it."),
+    key("encoded_slash", OneOf(&["slash", "keep", "reject"]), "What %2F, %5C and a backslash are; slash without it."),
 ];

@@ -25,6 +25,12 @@ pub enum Kind {
     Tables(&'static [Key]),
     /// Texts, or tables of these keys.
     TextsOrTables(&'static [Key]),
+    /// Texts under names that the user chooses.
+    Map,
+    /// The same, or tables of these keys.
+    MapOf(&'static [Key]),
+    /// A number that may have a fraction.
+    Fraction,
 }
 
 /// One key.

@@ -9,11 +9,28 @@ pub const ROUTE: &[Key] = &[
     key("name", Text, "Its name; \"route-N\" by default."),
     key("listeners", Texts, "The listeners it serves; every HTTP listener without it."),
     key("host", Text, "An exact host, or a wildcard \"*.example.com\"."),
+    key("hosts", Texts, "Several of them."),
     key("path", Table(PATH), "The path; every path without it."),
     key("method", Text, "A method; every method without it."),
     key("methods", Texts, "Methods; every method without them."),
+    key(
+        "headers",
+        MapOf(VALUE),
+        "Header fields that must match: a text, or a table with exact, prefix, regex, present.",
+    ),
+    key("query", MapOf(VALUE), "Query fields that must match, likewise."),
+    key("source", Texts, "Ranges that the client's address is in: [\"10.0.0.0/8\"]."),
+    key("sni", Texts, "Names in the TLS greeting, exact or \"*.example.com\"."),
     key("cluster", Text, "Where requests go."),
     key("split", Tables(TARGET), "Where requests go, by weight."),
+    key("split_by", Table(HASH_ON), "Makes the choice of a split the same for the same value."),
+    key("redirect", Table(REDIRECT), "Sends the client elsewhere."),
+    key("respond", Table(RESPOND), "Answers without an upstream."),
+    key("rewrite", Table(REWRITE), "The path and host that the upstream gets."),
+    key("request_headers", Table(EDITS), "Changes of the request's header fields."),
+    key("response_headers", Table(EDITS), "Changes of the response's header fields."),
+    key("cors", Table(CORS), "Cross-origin requests."),
+    key("mirror", Table(MIRROR), "A copy of some requests to another cluster; its answers are thrown away."),
     key("timeout", OptionalDuration, "Until the response head is here; \"off\": for ever."),
     key("retry", Table(RETRY), "When a failed attempt is repeated."),
     key("upgrade", Texts, "Protocols that may be upgraded to; [\"websocket\"] without it."),
@@ -21,8 +38,72 @@ pub const ROUTE: &[Key] = &[
     key("max_body", Size, "Bytes of a request body; beyond it 413."),
 ];
 
-pub const PATH: &[Key] =
-    &[key("exact", Text, "All of the path."), key("prefix", Text, "Its beginning, on a segment boundary.")];
+pub const PATH: &[Key] = &[
+    key("exact", Text, "All of the path."),
+    key("prefix", Text, "Its beginning, on a segment boundary."),
+    key("template", Text, "Segments with captures: \"/users/{id}/{*rest}\"."),
+    key("regex", Text, "All of the path, as a regular expression."),
+];
+
+pub const VALUE: &[Key] = &[
+    key("exact", Text, "It is this."),
+    key("prefix", Text, "It begins with this."),
+    key("regex", Text, "All of it matches."),
+    key("present", Flag, "It is there, or it is not."),
+];
+
+pub const HASH_ON: &[Key] = &[
+    key("header", Text, "A header's value."),
+    key("cookie", Text, "A cookie's value."),
+    key("query", Text, "A query field's value."),
+    key("source", Flag, "The client's address."),
+    key("path", Flag, "The path."),
+    key("identity", Flag, "The identity that the client proved."),
+];
+
+const REDIRECT: &[Key] = &[
+    key("status", Number, "301, 302 (the default), 303, 307 or 308."),
+    key("scheme", OneOf(&["http", "https"]), "Another scheme."),
+    key("host", Text, "Another host."),
+    key("port", Number, "Another port."),
+    key("path", Text, "Another path; may hold {captures}."),
+    key("prefix", Text, "Another beginning in place of the matched prefix."),
+    key("drop_query", Flag, "Without the query."),
+];
+
+const RESPOND: &[Key] = &[
+    key("status", Number, "The status; 200 without it."),
+    key("text", Text, "The body."),
+    key("file", Text, "A file that holds the body, at most 1 MiB, read when the configuration is."),
+    key("content_type", Text, "The body's type; text/plain without it."),
+];
+
+const REWRITE: &[Key] = &[
+    key("path", Text, "All of the path; may hold {captures}."),
+    key("prefix", Text, "Another beginning in place of the matched prefix."),
+    key("host", Text, "Another host."),
+];
+
+const EDITS: &[Key] = &[
+    key("remove", Texts, "Fields that go."),
+    key("rename", Map, "From one name to another."),
+    key("set", Map, "Fields in place of what was there; values may hold {variables}."),
+    key("add", Map, "Fields beside what is there; values may hold {variables}."),
+];
+
+const CORS: &[Key] = &[
+    key("origins", Texts, "\"https://app.example.com\", \"https://*.example.com\", or \"*\"."),
+    key("methods", Texts, "Methods beyond GET, HEAD and POST."),
+    key("headers", Texts, "Request headers."),
+    key("expose", Texts, "Response headers that scripts may read."),
+    key("credentials", Flag, "Requests with cookies."),
+    key("max_age", Duration, "How long a browser may remember the answer to a preflight."),
+];
+
+const MIRROR: &[Key] = &[
+    key("cluster", Text, "The cluster that gets the copies."),
+    key("percent", Fraction, "How many of a hundred requests; 100 without it."),
+];
 
 pub const RETRY: &[Key] = &[
     key("attempts", Number, "Attempts beyond the first; 0 turns retries off."),

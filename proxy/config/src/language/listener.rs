@@ -1,6 +1,7 @@
 //! `[[listener]]`.
 
 use onehop_plan::model::{Http, Listener};
+use onehop_plan::route::{EncodedSlash, PathRule};
 use onehop_plan::{Layer, RequestId};
 
 use super::route::targets;
@@ -67,5 +68,20 @@ fn http(file: &mut File<'_>, table: &Table<'_, '_>) -> Http {
         request_id: if table.word(file, "request_id") == Some("keep") { RequestId::Keep } else { RequestId::Replace },
         server_timing: table.flag(file, "server_timing").unwrap_or(false),
         connect_failure_502,
+        path: path_rule(file, table),
     }
+}
+
+fn path_rule(file: &mut File<'_>, table: &Table<'_, '_>) -> PathRule {
+    let mut rule = PathRule::default();
+    if let Some(path) = table.table(file, "path") {
+        rule.normalise = path.flag(file, "normalise").unwrap_or(rule.normalise);
+        rule.merge_slashes = path.flag(file, "merge_slashes").unwrap_or(rule.merge_slashes);
+        rule.encoded_slash = match path.word(file, "encoded_slash") {
+            Some("keep") => EncodedSlash::Keep,
+            Some("reject") => EncodedSlash::Reject,
+            _ => EncodedSlash::Slash,
+        };
+    }
+    rule
 }

@@ -1,7 +1,9 @@
 //! The language: each table becomes its part of plan's model.
 
 mod cluster;
+mod filter;
 mod listener;
+mod matching;
 mod route;
 mod runtime;
 

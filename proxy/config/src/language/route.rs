@@ -1,8 +1,10 @@
 //! `[[route]]`.
 
 use onehop_plan::RetryOn;
-use onehop_plan::model::{PathMatch, Route, Target};
+use onehop_plan::model::{Filters, Mirror, PathMatch, Route, Target};
 
+use super::filter::{action, edits, path_rewrite, read_cors};
+use super::matching::{fields, hash_on, hosts, sources};
 use crate::reader::{File, Table, one_of};
 
 /// `cluster`, or `split`.
@@ -41,15 +43,33 @@ pub(super) fn route(file: &mut File<'_>, table: &Table<'_, '_>, index: usize) ->
         }
     }
     let path = table.table(file, "path").map(|path| path_match(file, &path));
+    let rewrite = table.table(file, "rewrite");
     let retry = table.table(file, "retry");
     let (retries, retry_on) = retry.map_or((default.retries, default.retry_on), |retry| retries(file, &retry));
     Route {
         name: table.text(file, "name").unwrap_or_else(|| format!("route-{}", index + 1)),
         listeners: table.texts(file, "listeners").unwrap_or_default(),
-        host: table.text(file, "host"),
+        hosts: hosts(file, table),
         path: path.unwrap_or(default.path),
         methods,
+        headers: fields(file, table, "headers"),
+        queries: fields(file, table, "query"),
+        sources: sources(file, table),
+        sni: table.texts(file, "sni").unwrap_or_default(),
+        action: action(file, table),
         targets: targets(file, table),
+        split_by: table.table(file, "split_by").and_then(|on| hash_on(file, &on)),
+        rewrite: rewrite.as_ref().and_then(|rewrite| path_rewrite(file, rewrite)),
+        rewrite_host: rewrite.as_ref().and_then(|rewrite| rewrite.text(file, "host")),
+        filters: Filters {
+            request: edits(file, table, "request_headers"),
+            response: edits(file, table, "response_headers"),
+        },
+        cors: table.table(file, "cors").map(|cors| read_cors(file, &cors)),
+        mirror: table.table(file, "mirror").map(|mirror| Mirror {
+            cluster: mirror.text(file, "cluster").unwrap_or_default(),
+            percent: mirror.fraction(file, "percent").unwrap_or(100.0),
+        }),
         timeout: table.optional_duration(file, "timeout").unwrap_or(default.timeout),
         retries,
         retry_on,
@@ -60,13 +80,17 @@ pub(super) fn route(file: &mut File<'_>, table: &Table<'_, '_>, index: usize) ->
 }
 
 fn path_match(file: &mut File<'_>, table: &Table<'_, '_>) -> PathMatch {
-    match (table.text(file, "exact"), table.text(file, "prefix")) {
-        (Some(exact), None) => PathMatch::Exact(exact),
-        (None, Some(prefix)) => PathMatch::Prefix(prefix),
+    let mut found = Vec::new();
+    found.extend(table.text(file, "exact").map(PathMatch::Exact));
+    found.extend(table.text(file, "prefix").map(PathMatch::Prefix));
+    found.extend(table.text(file, "template").map(PathMatch::Template));
+    found.extend(table.text(file, "regex").map(PathMatch::Regex));
+    match (found.pop(), found.is_empty()) {
+        (Some(path), true) => path,
         _ => {
             file.wrong(
                 table.span.clone(),
-                "a path is exact or a prefix",
+                "a path is one of exact, prefix, template and regex",
                 Some("path = { prefix = \"/api\" }".to_owned()),
             );
             PathMatch::Prefix("/".to_owned())

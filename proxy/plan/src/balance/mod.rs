@@ -7,6 +7,11 @@ mod round_robin;
 use crate::model::BalanceKind;
 use crate::snapshot::EndpointSet;
 
+/// The hash that choices by a value are made with: XXH64, as Envoy's hash policies have it.
+pub fn hash_of(value: &[u8]) -> u64 {
+    xxhash_rust::xxh64::xxh64(value, 0)
+}
+
 /// A core's balancer of one cluster.
 pub enum Balancer {
     /// In turn.

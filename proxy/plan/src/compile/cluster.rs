@@ -8,7 +8,7 @@ use onehop_meter::Registry;
 use super::problem::{Place, Problems};
 use super::unique;
 use crate::model::{self, Model};
-use crate::snapshot::{Cluster, ConnectionLimits, EndpointSet, Pool, Snapshot, endpoint, written_down};
+use crate::snapshot::{Cluster, ConnectionLimits, EndpointSet, Pool, endpoint, written_down};
 
 pub(super) fn check_clusters(model: &Model, problems: &mut Problems) {
     unique(
@@ -48,10 +48,9 @@ pub(super) fn check_clusters(model: &Model, problems: &mut Problems) {
 pub(super) fn cluster(
     wanted: &model::Cluster,
     registry: &Registry,
-    previous: Option<&Snapshot>,
+    old: Option<&Cluster>,
     ourselves: &impl Fn(&SocketAddr) -> bool,
 ) -> Cluster {
-    let old = previous.and_then(|previous| previous.clusters.iter().find(|cluster| *cluster.name == *wanted.name));
     let known = |address: &model::Address, weight: u32| {
         let found =
             old?.endpoints.endpoints.iter().find(|endpoint| endpoint.address == *address && endpoint.weight == weight);

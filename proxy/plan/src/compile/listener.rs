@@ -7,13 +7,13 @@ use std::sync::Arc;
 use onehop_meter::Registry;
 
 use super::problem::{Place, Problems};
-use super::route::check_targets;
+use super::route::{Checked, Names, check_targets, split};
 use super::unique;
-use crate::model::{self, Layer, Model, RetryOn};
-use crate::route::HostTable;
-use crate::snapshot::{ClusterRef, HttpPolicy, Listener, Retry, Route, Split, TcpPolicy};
+use crate::model::{self, Layer, Model};
+use crate::route::{HostTable, Shadowed};
+use crate::snapshot::{HttpPolicy, Listener, TcpPolicy};
 
-pub(super) fn check_listeners(model: &Model, problems: &mut Problems) {
+pub(super) fn check_listeners(model: &Model, names: &Names<'_>, problems: &mut Problems) {
     if model.listeners.is_empty() {
         problems.hint(Place::Runtime(""), "there is no listener", "add [[listener]] with name and address");
     }
@@ -42,7 +42,7 @@ pub(super) fn check_listeners(model: &Model, problems: &mut Problems) {
             ),
             _ => {}
         }
-        check_targets(&listener.tcp, model, place("cluster"), problems);
+        check_targets(&listener.tcp, names, place("cluster"), problems);
         let http = &listener.http;
         if !(1024..=1 << 20).contains(&http.head_bytes) {
             problems.add(place("max_head"), "max_head must be between 1KiB and 1MiB");
@@ -68,39 +68,31 @@ fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
         && (one.ip() == other.ip() || wild)
 }
 
-pub(super) fn listeners(model: &Model, registry: &Registry, ids: &BTreeMap<&str, u32>) -> Vec<Arc<Listener>> {
-    let split = |targets: &[model::Target]| {
-        Split::new(targets.iter().map(|target| {
-            let id = ids.get(target.cluster.as_str()).copied().unwrap_or(u32::MAX);
-            (ClusterRef { id, name: Arc::from(target.cluster.as_str()) }, target.weight)
-        }))
-    };
-    let routes: Vec<Arc<Route>> = model
-        .routes
-        .iter()
-        .map(|route| {
-            Arc::new(Route {
-                name: Arc::from(route.name.as_str()),
-                split: split(&route.targets),
-                timeout: route.timeout,
-                retry: Retry {
-                    attempts: route.retries,
-                    on_connect_failure: route.retry_on.contains(&RetryOn::ConnectFailure),
-                    on_reset_before_response: route.retry_on.contains(&RetryOn::ResetBeforeResponse),
-                },
-                upgrades: route.upgrades.clone(),
-                allow_connect: route.connect,
-                max_body: route.max_body,
-                meters: registry.route(&route.name),
-            })
-        })
-        .collect();
-    let listener = |wanted: &model::Listener| {
-        let mut hosts = HostTable::default();
-        for (route, compiled) in model.routes.iter().zip(&routes) {
-            if route.listeners.is_empty() || route.listeners.contains(&wanted.name) {
-                hosts.add(route.host.as_deref(), &route.path, &route.methods, compiled);
-            }
+pub(super) fn listeners(
+    model: &Model,
+    registry: &Registry,
+    ids: &BTreeMap<&str, u32>,
+    checked: &mut Checked,
+    warnings: &mut Problems,
+) -> Vec<Arc<Listener>> {
+    let routes = checked.routes(model, registry, ids);
+    let mut listener = |wanted: &model::Listener| {
+        let served = model
+            .routes
+            .iter()
+            .enumerate()
+            .filter(|(_, route)| route.listeners.is_empty() || route.listeners.contains(&wanted.name))
+            .map(|(at, route)| (at, route, &checked.parts[at], routes[at].clone()));
+        let (hosts, shadowed) = HostTable::build(served);
+        for Shadowed { route, by } in shadowed {
+            warnings.between(
+                Place::Route(route, ""),
+                Place::Route(by, ""),
+                format!(
+                    "route \"{}\" is never used on listener \"{}\": \"{}\" takes all of its requests",
+                    model.routes[route].name, wanted.name, model.routes[by].name
+                ),
+            );
         }
         Arc::new(Listener {
             name: Arc::from(wanted.name.as_str()),
@@ -110,12 +102,12 @@ pub(super) fn listeners(model: &Model, registry: &Registry, ids: &BTreeMap<&str,
             max_connections: wanted.max_connections.map_or(usize::MAX, |limit| limit.div_ceil(registry.cores().max(1))),
             http: policy(&wanted.http),
             tcp: (!wanted.tcp.is_empty())
-                .then(|| TcpPolicy { split: split(&wanted.tcp), idle_timeout: wanted.tcp_idle_timeout }),
+                .then(|| TcpPolicy { split: split(&wanted.tcp, ids), idle_timeout: wanted.tcp_idle_timeout }),
             hosts: Arc::new(hosts),
             meters: registry.listener(&wanted.name),
         })
     };
-    model.listeners.iter().map(listener).collect()
+    model.listeners.iter().map(&mut listener).collect()
 }
 
 fn policy(http: &model::Http) -> HttpPolicy {
@@ -132,5 +124,6 @@ fn policy(http: &model::Http) -> HttpPolicy {
         request_id: http.request_id,
         server_timing: http.server_timing,
         connect_failure_502: http.connect_failure_502,
+        path: http.path,
     }
 }

@@ -6,14 +6,14 @@ mod nearest;
 mod problem;
 mod route;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use onehop_meter::Registry;
 
 use crate::model::Model;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Cluster, Snapshot};
 use cluster::{check_clusters, cluster};
 use listener::{check_listeners, listeners};
 pub use nearest::nearest;
@@ -28,21 +28,30 @@ use route::check_routes;
 /// Everything that is wrong, in the model's order.
 pub fn compile(model: &Model, registry: &Registry, previous: Option<&Snapshot>) -> Result<Snapshot, Vec<Problem>> {
     let mut problems = Problems::default();
+    let names = model.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
     check_runtime(model, &mut problems);
-    check_listeners(model, &mut problems);
+    check_listeners(model, &names, &mut problems);
     check_clusters(model, &mut problems);
-    check_routes(model, &mut problems);
+    let mut checked = check_routes(model, &names, &mut problems);
     if !problems.0.is_empty() {
         return Err(problems.0);
     }
     let ids: BTreeMap<&str, u32> =
         model.clusters.iter().enumerate().map(|(at, cluster)| (cluster.name.as_str(), at as u32)).collect();
     let ourselves = |address: &SocketAddr| model.listeners.iter().any(|listener| listener.address == *address);
-    let clusters =
-        model.clusters.iter().map(|wanted| Arc::new(cluster(wanted, registry, previous, &ourselves))).collect();
-    let listeners = listeners(model, registry, &ids);
+    let known: HashMap<&str, &Cluster> = previous
+        .map(|previous| previous.clusters.iter().map(|cluster| (&*cluster.name, &**cluster)).collect())
+        .unwrap_or_default();
+    let clusters = model
+        .clusters
+        .iter()
+        .map(|wanted| Arc::new(cluster(wanted, registry, known.get(wanted.name.as_str()).copied(), &ourselves)))
+        .collect();
+    let mut warnings = Problems::default();
+    let listeners = listeners(model, registry, &ids, &mut checked, &mut warnings);
     Ok(Snapshot {
         generation: previous.map_or(1, |previous| previous.generation + 1),
+        warnings: warnings.0,
         listeners,
         clusters,
         access_log: model.access_log.clone(),

@@ -24,6 +24,8 @@ pub struct Problem {
     pub message: String,
     /// What was probably meant, or what to do.
     pub hint: Option<String>,
+    /// The other part that it concerns, where two contradict each other.
+    pub other: Option<Place>,
 }
 
 impl fmt::Display for Problem {
@@ -38,10 +40,14 @@ pub(super) struct Problems(pub(super) Vec<Problem>);
 
 impl Problems {
     pub(super) fn add(&mut self, place: Place, message: impl Into<String>) {
-        self.0.push(Problem { place, message: message.into(), hint: None });
+        self.0.push(Problem { place, message: message.into(), hint: None, other: None });
+    }
+
+    pub(super) fn between(&mut self, place: Place, other: Place, message: impl Into<String>) {
+        self.0.push(Problem { place, message: message.into(), hint: None, other: Some(other) });
     }
 
     pub(super) fn hint(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
-        self.0.push(Problem { place, message: message.into(), hint: Some(hint.into()) });
+        self.0.push(Problem { place, message: message.into(), hint: Some(hint.into()), other: None });
     }
 }

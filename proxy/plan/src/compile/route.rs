@@ -1,102 +1,252 @@
-//! Routes: their checks.
+//! Routes: their checks and their compiled form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use onehop_meter::Registry;
 
 use super::problem::{Place, Problems};
 use super::{nearest, unique};
-use crate::model::{self, Layer, Model, PathMatch};
+use crate::filter::{Action, Filters};
+use crate::model::{self, Layer, Model, PathMatch, RetryOn};
+use crate::route::{Conditions, Parts, Pattern};
+use crate::snapshot::{ClusterRef, Mirror, Retry, Route, Split};
 
-pub(super) fn check_targets(targets: &[model::Target], model: &Model, place: Place, problems: &mut Problems) {
+/// The names of a model's clusters.
+pub(super) type Names<'a> = HashSet<&'a str>;
+
+/// What is made of a route while it is checked.
+pub(super) struct Checked {
+    /// For the table.
+    pub parts: Vec<Parts>,
+    /// For the route itself.
+    pub filters: Vec<(Action, Option<Box<Filters>>)>,
+}
+
+pub(super) fn check_targets(targets: &[model::Target], names: &Names<'_>, place: Place, problems: &mut Problems) {
     for target in targets {
-        if !model.clusters.iter().any(|cluster| cluster.name == target.cluster) {
-            let known = model.clusters.iter().map(|cluster| cluster.name.as_str());
-            match nearest(&target.cluster, known) {
-                Some(near) => problems.hint(
-                    place,
-                    format!("there is no cluster \"{}\"", target.cluster),
-                    format!("did you mean \"{near}\"?"),
-                ),
-                None => problems.hint(
-                    place,
-                    format!("there is no cluster \"{}\"", target.cluster),
-                    "add a [[cluster]] of that name",
-                ),
-            }
-        }
+        check_cluster(&target.cluster, names, place, problems);
     }
     if !targets.is_empty() && targets.iter().all(|target| target.weight == 0) {
         problems.add(place, "every weight is zero: nothing could be chosen");
     }
 }
 
-pub(super) fn check_routes(model: &Model, problems: &mut Problems) {
+fn check_cluster(name: &str, names: &Names<'_>, place: Place, problems: &mut Problems) {
+    if names.contains(name) {
+        return;
+    }
+    // In order, so that the hint is the same each time.
+    let known: BTreeSet<&str> = names.iter().copied().collect();
+    let message = format!("there is no cluster \"{name}\"");
+    match nearest(name, known.into_iter()) {
+        Some(near) => problems.hint(place, message, format!("did you mean \"{near}\"?")),
+        None => problems.hint(place, message, "add a [[cluster]] of that name"),
+    }
+}
+
+pub(super) fn check_routes(model: &Model, names: &Names<'_>, problems: &mut Problems) -> Checked {
     unique(model.routes.iter().map(|route| route.name.as_str()), "route", |at| Place::Route(at, "name"), problems);
-    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut checked = Checked { parts: Vec::new(), filters: Vec::new() };
     for (at, route) in model.routes.iter().enumerate() {
         let place = |key| Place::Route(at, key);
-        for name in &route.listeners {
-            match model.listeners.iter().find(|listener| listener.name == *name) {
-                None => {
-                    let near = nearest(name, model.listeners.iter().map(|listener| listener.name.as_str()));
-                    let message = format!("there is no listener \"{name}\"");
-                    match near {
-                        Some(near) => problems.hint(place("listeners"), message, format!("did you mean \"{near}\"?")),
-                        None => problems.add(place("listeners"), message),
-                    }
-                }
-                Some(listener) if listener.layer == Layer::Tcp => {
-                    problems.add(place("listeners"), format!("listener \"{name}\" speaks TCP: it has no routes"));
-                }
-                Some(_) => {}
-            }
-        }
-        if route.targets.is_empty() {
-            problems.hint(
+        check_served(model, route, at, problems);
+        match (&route.action, route.targets.is_empty()) {
+            (model::Action::Forward, true) => problems.hint(
                 place("cluster"),
                 "a route needs a cluster",
-                "cluster = \"NAME\", or split = [{ cluster = \"NAME\", weight = N }]",
-            );
+                "cluster = \"NAME\", or split = [{ cluster = \"NAME\", weight = N }], a redirect or a respond",
+            ),
+            (model::Action::Redirect(_) | model::Action::Respond(_), false) => {
+                problems.add(place("cluster"), "a route that answers by itself has no cluster");
+            }
+            _ => {}
         }
-        check_targets(&route.targets, model, place("cluster"), problems);
+        check_targets(&route.targets, names, place("cluster"), problems);
+        if let Some(mirror) = &route.mirror {
+            check_mirror(route, mirror, names, place("mirror"), problems);
+        }
         check_match(route, at, problems);
-        let key = format!("{:?} {:?} {:?} {:?}", route.listeners, route.host, route.path, route.methods);
-        if let Some(first) = seen.insert(key, at) {
+        check_policy(route, at, problems);
+        checked.add(route, at, problems);
+    }
+    check_mirror_cycles(model, problems);
+    checked
+}
+
+fn check_served(model: &Model, route: &model::Route, at: usize, problems: &mut Problems) {
+    let place = Place::Route(at, "listeners");
+    for name in &route.listeners {
+        match model.listeners.iter().find(|listener| listener.name == *name) {
+            None => {
+                let near = nearest(name, model.listeners.iter().map(|listener| listener.name.as_str()));
+                let message = format!("there is no listener \"{name}\"");
+                match near {
+                    Some(near) => problems.hint(place, message, format!("did you mean \"{near}\"?")),
+                    None => problems.add(place, message),
+                }
+            }
+            Some(listener) if listener.layer == Layer::Tcp => {
+                problems.add(place, format!("listener \"{name}\" speaks TCP: it has no routes"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn check_mirror(
+    route: &model::Route,
+    mirror: &model::Mirror,
+    names: &Names<'_>,
+    place: Place,
+    problems: &mut Problems,
+) {
+    check_cluster(&mirror.cluster, names, place, problems);
+    if !(0.0..=100.0).contains(&mirror.percent) {
+        problems.add(place, "a percentage is between 0 and 100");
+    }
+    if route.targets.iter().any(|target| target.cluster == mirror.cluster) {
+        problems.add(place, "the mirror is a cluster that the route sends to: it would get every request twice");
+    }
+}
+
+/// A mirrored request goes to an endpoint; one that is a listener of our own could be mirrored again, for ever.
+fn check_mirror_cycles(model: &Model, problems: &mut Problems) {
+    for (at, route) in model.routes.iter().enumerate() {
+        let Some(mirror) = &route.mirror else { continue };
+        let cluster = model.clusters.iter().find(|cluster| cluster.name == mirror.cluster);
+        let ourselves = cluster.into_iter().flat_map(|cluster| &cluster.endpoints).find_map(|endpoint| {
+            let model::EndpointTarget::Address(model::Address::Tcp(address)) = &endpoint.target else {
+                return None;
+            };
+            model.listeners.iter().find(|listener| listener.address.port() != 0 && listener.address == *address)
+        });
+        if let Some(listener) = ourselves {
             problems.add(
-                place("path"),
-                format!(
-                    "route \"{}\" matches exactly what \"{}\" matches: it would never be used",
-                    route.name, model.routes[first].name
-                ),
+                Place::Route(at, "mirror"),
+                format!("the mirror leads back to listener \"{}\": copies would be copied again", listener.name),
             );
         }
     }
 }
 
-fn check_match(route: &model::Route, at: usize, problems: &mut Problems) {
-    let place = |key| Place::Route(at, key);
-    let (PathMatch::Exact(path) | PathMatch::Prefix(path)) = &route.path;
+impl Checked {
+    fn add(&mut self, route: &model::Route, at: usize, problems: &mut Problems) {
+        let place = |key| Place::Route(at, key);
+        let pattern = Pattern::new(&route.path).unwrap_or_else(|error| {
+            problems.add(place("path"), format!("the path's pattern cannot be used: {error}"));
+            Pattern::Exact("/".into())
+        });
+        let conditions = Conditions::new(route).unwrap_or_else(|(key, error)| {
+            problems.add(place(key), error);
+            Conditions::default()
+        });
+        let filters = Filters::new(route, &pattern).unwrap_or_else(|(key, error)| {
+            problems.add(place(key), error);
+            (Action::Forward, None)
+        });
+        self.filters.push(filters);
+        self.parts.push(Parts {
+            conditions: (!conditions.is_empty()).then(|| Arc::new(conditions)),
+            pattern: Arc::new(pattern),
+        });
+    }
+
+    /// The compiled routes, in order.
+    pub(super) fn routes(&mut self, model: &Model, registry: &Registry, ids: &BTreeMap<&str, u32>) -> Vec<Arc<Route>> {
+        let filters = std::mem::take(&mut self.filters);
+        let compiled = model.routes.iter().zip(&self.parts).zip(filters);
+        compiled
+            .map(|((route, parts), (action, filters))| {
+                Arc::new(Route {
+                    name: Arc::from(route.name.as_str()),
+                    pattern: parts.pattern.clone(),
+                    action,
+                    filters,
+                    split: split(&route.targets, ids),
+                    split_by: route.split_by.clone(),
+                    mirror: route.mirror.as_ref().map(|mirror| Mirror {
+                        cluster: reference(&mirror.cluster, ids),
+                        per_million: (mirror.percent * 10_000.0).round() as u32,
+                    }),
+                    timeout: route.timeout,
+                    retry: Retry {
+                        attempts: route.retries,
+                        on_connect_failure: route.retry_on.contains(&RetryOn::ConnectFailure),
+                        on_reset_before_response: route.retry_on.contains(&RetryOn::ResetBeforeResponse),
+                    },
+                    upgrades: route.upgrades.clone(),
+                    allow_connect: route.connect,
+                    max_body: route.max_body,
+                    meters: registry.route(&route.name),
+                })
+            })
+            .collect()
+    }
+}
+
+fn reference(cluster: &str, ids: &BTreeMap<&str, u32>) -> ClusterRef {
+    ClusterRef { id: ids.get(cluster).copied().unwrap_or(u32::MAX), name: Arc::from(cluster) }
+}
+
+pub(super) fn split(targets: &[model::Target], ids: &BTreeMap<&str, u32>) -> Split {
+    Split::new(targets.iter().map(|target| (reference(&target.cluster, ids), target.weight)))
+}
+
+/// Text of a path that can match at all.
+fn check_path(path: &str, place: Place, problems: &mut Problems) {
     if !path.starts_with('/') {
-        problems.hint(place("path"), format!("path \"{path}\" does not begin with a slash"), format!("\"/{path}\""));
+        problems.hint(place, format!("path \"{path}\" does not begin with a slash"), format!("\"/{path}\""));
     }
     if path.bytes().any(|byte| matches!(byte, b'?' | b'#' | 0..=0x20 | 0x7f..)) {
-        problems.add(place("path"), "a path has no query, fragment, white space or bytes beyond ASCII");
+        problems.add(place, "a path has no query, fragment, white space or bytes beyond ASCII");
     }
-    if let Some(host) = &route.host {
+}
+
+fn check_match(route: &model::Route, at: usize, problems: &mut Problems) {
+    let place = |key| Place::Route(at, key);
+    match &route.path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Template(path) => {
+            check_path(path, place("path"), problems);
+        }
+        PathMatch::Regex(_) => {}
+    }
+    for host in &route.hosts {
+        let place = if route.hosts.len() == 1 { place("host") } else { place("hosts") };
         let bare = host.strip_prefix("*.").unwrap_or(host);
         if bare.is_empty() || bare.contains('*') {
             problems.hint(
-                place("host"),
+                place,
                 format!("host \"{host}\" is no host"),
                 "a wildcard stands for the first labels: \"*.example.com\"",
             );
         } else if bare.contains('/') || (bare.contains(':') && !bare.starts_with('[')) {
             problems.hint(
-                place("host"),
+                place,
                 format!("host \"{host}\" has more than a name"),
                 "write it without scheme and port: any port matches",
             );
         }
     }
+    for (key, fields) in [("headers", &route.headers), ("query", &route.queries)] {
+        for (index, field) in fields.iter().enumerate() {
+            let contradicts = |other: &&model::FieldMatch| {
+                let same =
+                    other.name == field.name || (key == "headers" && other.name.eq_ignore_ascii_case(&field.name));
+                same && other.value != field.value
+            };
+            if fields[..index].iter().any(|other| contradicts(&other)) {
+                problems.add(place(key), format!("\"{}\" is asked to be two things at once", field.name));
+            }
+            if key == "headers" && !crate::filter::is_token(&field.name) {
+                problems.add(place(key), format!("\"{}\" is no field name", field.name));
+            }
+        }
+    }
+}
+
+fn check_policy(route: &model::Route, at: usize, problems: &mut Problems) {
+    let place = |key| Place::Route(at, key);
     if route.timeout.is_some_and(|timeout| timeout.is_zero()) {
         problems.hint(place("timeout"), "a timeout of zero would fail every request", "timeout = \"off\" turns it off");
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Target;
+use crate::route::PathRule;
 
 /// What a listener expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +83,8 @@ pub struct Http {
     pub server_timing: bool,
     /// Answers connect failures with 502, as nginx does, instead of 503.
     pub connect_failure_502: bool,
+    /// How paths are read before they are matched.
+    pub path: PathRule,
 }
 
 impl Default for Http {
@@ -101,6 +104,23 @@ impl Default for Http {
             request_id: RequestId::Replace,
             server_timing: false,
             connect_failure_502: false,
+            path: PathRule::default(),
+        }
+    }
+}
+
+impl Default for Listener {
+    fn default() -> Listener {
+        Listener {
+            name: String::new(),
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            layer: Layer::Http,
+            proxy_protocol: false,
+            max_connections: None,
+            tcp: Vec::new(),
+            // Long enough for a database connection that is used now and then.
+            tcp_idle_timeout: Duration::from_secs(3600),
+            http: Http::default(),
         }
     }
 }

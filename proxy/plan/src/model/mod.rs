@@ -2,6 +2,7 @@
 //! what justifies it.
 
 mod cluster;
+mod filter;
 mod listener;
 mod route;
 
@@ -10,8 +11,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use cluster::{Address, BalanceKind, Cluster, Endpoint, EndpointTarget};
+pub use filter::{Cors, FieldEdits, Filters, Mirror};
 pub use listener::{Http, Layer, Listener, ProxyProtocol, RequestId};
-pub use route::{PathMatch, RetryOn, Route, Target};
+pub use route::{
+    Action, FieldMatch, HashOn, PathMatch, PathRewrite, Redirect, Respond, RetryOn, Route, Target, ValueMatch,
+};
 
 /// Everything.
 #[derive(Clone, Debug, Default, PartialEq)]

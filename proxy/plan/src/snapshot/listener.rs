@@ -8,7 +8,7 @@ use onehop_meter::{ListenerMeters, PerCore};
 
 use super::Split;
 use crate::model::{Layer, RequestId};
-use crate::route::HostTable;
+use crate::route::{HostTable, PathRule};
 
 /// A listener.
 pub struct Listener {
@@ -48,6 +48,7 @@ pub struct HttpPolicy {
     pub request_id: RequestId,
     pub server_timing: bool,
     pub connect_failure_502: bool,
+    pub path: PathRule,
 }
 
 /// Where TCP connections go.

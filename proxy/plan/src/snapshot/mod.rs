@@ -11,16 +11,19 @@ use std::time::Duration;
 
 use onehop_meter::Registry;
 
+use crate::compile::Problem;
 use crate::model::AccessLog;
 pub use cluster::{Cluster, ConnectionLimits, DRAINED, Endpoint, EndpointSet, Pool};
 pub(crate) use cluster::{endpoint, written_down};
 pub use listener::{HttpPolicy, Listener, TcpPolicy};
-pub use route::{ClusterRef, Retry, Route, Split};
+pub use route::{ClusterRef, Mirror, Retry, Route, Split};
 
 /// Everything that the cores execute.
 pub struct Snapshot {
     /// Counts up with every change.
     pub generation: u64,
+    /// What is strange about it, though it can be run.
+    pub warnings: Vec<Problem>,
     /// Listeners.
     pub listeners: Vec<Arc<Listener>>,
     /// Clusters; the index is the id that routes refer to.
@@ -57,6 +60,7 @@ impl Snapshot {
             .collect();
         Snapshot {
             generation,
+            warnings: Vec::new(),
             listeners: self.listeners.clone(),
             clusters,
             access_log: self.access_log.clone(),

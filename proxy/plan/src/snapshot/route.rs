@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use onehop_meter::{PerCore, RouteMeters};
 
+use crate::filter::{Action, Filters};
+use crate::model::HashOn;
+use crate::route::Pattern;
+
 /// A route's reference to a cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterRef {
@@ -46,6 +50,15 @@ impl Split {
     }
 }
 
+/// A copy of some requests.
+#[derive(Debug)]
+pub struct Mirror {
+    /// The cluster that gets it.
+    pub cluster: ClusterRef,
+    /// How many of a million requests.
+    pub per_million: u32,
+}
+
 /// When an attempt may be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
@@ -61,8 +74,18 @@ pub struct Retry {
 pub struct Route {
     /// Its name.
     pub name: Arc<str>,
+    /// The path that it matches, for captures and rewrites.
+    pub pattern: Arc<Pattern>,
+    /// What it does.
+    pub action: Action,
+    /// What it changes in messages, if anything.
+    pub filters: Option<Box<Filters>>,
     /// Where its requests go.
     pub split: Split,
+    /// Makes the choice among them the same for the same value.
+    pub split_by: Option<HashOn>,
+    /// A copy of some requests to another cluster.
+    pub mirror: Option<Mirror>,
     /// Until the response head is here.
     pub timeout: Option<Duration>,
     /// Retries.

@@ -23,6 +23,11 @@ use crate::http2::message;
 use crate::upstream::Lease;
 
 impl Attempt<'_> {
+    /// What the route changes in the heads.
+    pub(super) fn changed(&self) -> forward::Changed<'_> {
+        forward::changed(self.changes, self.route)
+    }
+
     /// Passes the final response on, uploading what is left of the request meanwhile, and gives the connection back.
     ///
     /// # Errors
@@ -124,7 +129,7 @@ impl Attempt<'_> {
     ) -> Result<Flow, Fault> {
         let (head, bytes) = (&response.head, &response.bytes);
         let timing = self.request.listener.http.server_timing.then(|| server_timing(ledger));
-        let timing = timing.as_deref();
+        let edit = forward::ResponseEdits { timing: timing.as_deref(), changes: self.changed() };
         let limits = self.limits();
         let from_http2 = lease.conn.leg().is_http2();
         let reader = || match from_http2 {
@@ -135,7 +140,7 @@ impl Attempt<'_> {
             Leg::Http2(channel) => {
                 let reader = reader();
                 let ends = reader.is_done() && !head.tunnels;
-                let encoded = forward::response(self.request.head, head, bytes, framed, timing, |edits| {
+                let encoded = forward::response(self.request.head, head, bytes, framed, edit, |edits| {
                     message::to_client(head, bytes, edits)
                 });
                 let sent = channel.send_response(encoded, ends);
@@ -144,7 +149,7 @@ impl Attempt<'_> {
             }
             _ => {
                 let mut out = self.shard.take_head();
-                forward::response(self.request.head, head, bytes, framed, timing, |edits| {
+                forward::response(self.request.head, head, bytes, framed, edit, |edits| {
                     encode_response(&mut out, head, bytes, edits);
                 });
                 Ok(Flow::Wire(match from_http2 {

@@ -16,6 +16,7 @@ use onehop_plan::Route;
 use onehop_wire::http1::{BodyLength, Limits, ResponseHead, Version, encode_request, encode_response};
 
 use super::body::{Body, Broken, Framing};
+use super::changes::Changes;
 use super::flow::Flow;
 use super::leg::Leg;
 use super::pour::Pour;
@@ -50,6 +51,8 @@ pub struct Attempt<'a> {
     pub wanted: Wanted,
     /// The request's body, where it is held in memory to be sent again; the client's leg is not read then.
     pub held: Option<&'a Bytes>,
+    /// What the route changes in the heads.
+    pub changes: Option<&'a Changes>,
 }
 
 /// A try that failed before any byte of a final response went to the client.
@@ -216,7 +219,7 @@ impl Attempt<'_> {
         let flow = match &mut lease.conn {
             Conn::Http1(_) => {
                 let mut head = self.shard.take_head();
-                forward::request(&mut scratch, request, instance, upgrade, |target, edits| {
+                forward::request(&mut scratch, request, self.changed(), instance, upgrade, |target, edits| {
                     encode_request(&mut head, request.head, request.bytes, target, edits);
                 });
                 Flow::Wire(self.wire(client, head))
@@ -224,9 +227,10 @@ impl Attempt<'_> {
             Conn::Http2(channel) => {
                 let reader = self.reader(client);
                 let ends = reader.is_done();
-                let encoded = forward::request(&mut scratch, request, instance, upgrade, |target, edits| {
-                    message::to_upstream(request.head, request.bytes, target, false, edits)
-                });
+                let encoded =
+                    forward::request(&mut scratch, request, self.changed(), instance, upgrade, |target, edits| {
+                        message::to_upstream(request.head, request.bytes, target, false, edits)
+                    });
                 let encoded = encoded.map_err(|reject| Failure::new(Fault::rejected(reject)))?;
                 channel.send_request(encoded, ends);
                 Flow::Frames(Pour::new(reader, ends, self.limits(), self.route.max_body))
@@ -457,7 +461,7 @@ impl Attempt<'_> {
         match client {
             Leg::Http1(stream) if wanted && self.request.head.version != Version::Http10 => {
                 let mut out = self.shard.take_head();
-                forward::response(self.request.head, head, bytes, &framed, None, |edits| {
+                forward::response(self.request.head, head, bytes, &framed, Default::default(), |edits| {
                     encode_response(&mut out, head, bytes, edits);
                 });
                 stream.deadline().arm(clock::after(clock::now(), self.body_timeout()), Ends::Both);
@@ -467,7 +471,7 @@ impl Attempt<'_> {
                 written.map_err(|_| left(()))?;
             }
             Leg::Http2(channel) if wanted => {
-                let interim = forward::response(self.request.head, head, bytes, &framed, None, |edits| {
+                let interim = forward::response(self.request.head, head, bytes, &framed, Default::default(), |edits| {
                     message::to_client(head, bytes, edits)
                 });
                 channel.send_interim(interim).ok_or_else(|| left(()))?;

@@ -4,11 +4,14 @@
 pub mod answer;
 pub mod attempt;
 pub mod body;
+pub mod changes;
 pub mod flow;
 pub mod leg;
+mod local;
 pub mod pour;
 pub mod reader;
 mod response;
+mod routing;
 
 pub use leg::Leg;
 pub use response::Response;
@@ -27,6 +30,7 @@ use crate::http1::forward::{Identity, Origin};
 use crate::shard::Shard;
 use crate::upstream::{ClusterState, Wanted};
 use attempt::Attempt;
+use routing::{Routed, route};
 
 /// The request as its exchange sees it: alive and unchanged until the last attempt has ended.
 pub struct Request<'a> {
@@ -112,12 +116,20 @@ impl Outcome {
 /// Runs one exchange. The client's leg stands behind the request head.
 pub async fn run(shard: &Rc<Shard>, request: &Request<'_>, client: &mut Leg<'_>, ledger: &mut Ledger) -> Outcome {
     let mut outcome = Outcome::new();
-    let route = match route(shard, request) {
-        Ok(route) => route,
+    let routed = match route(shard, request) {
+        Ok(routed) => routed,
         Err(fault) => return outcome.failed(fault),
     };
+    let Routed { route, mut changes, local } = routed;
     outcome.route = Some(route.clone());
-    let Some((reference, cluster)) = choose(shard, &route.split) else {
+    if let Some(local) = local {
+        ledger.mark(onehop_meter::ledger::Step::Routed, clock::now());
+        let sending = local::Sending { shard, request, route: &route, changes: changes.as_deref() };
+        Box::pin(sending.run(local, client, ledger, &mut outcome)).await;
+        shard.give_changes(changes.take());
+        return outcome;
+    }
+    let Some((reference, cluster)) = choose_for(shard, request, &route) else {
         return outcome.failed(Fault::new(Side::Proxy, Step::Route, Reason::NoEndpoint));
     };
     if shard.logs_access() {
@@ -135,8 +147,9 @@ pub async fn run(shard: &Rc<Shard>, request: &Request<'_>, client: &mut Leg<'_>,
     }
     cluster.active.set(cluster.active.get() + 1);
     let active = Active { cluster: &cluster, shard };
-    attempts(shard, request, client, &route, &cluster, ledger, &mut outcome).await;
+    attempts(shard, request, client, &route, &cluster, changes.as_deref(), ledger, &mut outcome).await;
     drop(active);
+    shard.give_changes(changes.take());
     outcome
 }
 
@@ -162,27 +175,15 @@ impl Drop for Active<'_> {
     }
 }
 
-fn route(shard: &Shard, request: &Request<'_>) -> Result<Arc<Route>, Fault> {
-    let (head, bytes) = (request.head, request.bytes);
-    let fault = |reason| Fault::new(Side::Proxy, Step::Route, reason);
-    if is_loop(head, bytes, &shard.outfit.instance) {
-        return Err(fault(Reason::Loop));
-    }
-    let path: &[u8] = if head.path.len == 0 { b"/" } else { head.path.of(bytes) };
-    let found = request.listener.hosts.find(head.authority.of(bytes), path, head.method_span.of(bytes));
-    found.cloned().ok_or(fault(Reason::NoRoute))
-}
-
-/// A request that names this process in `Via` has been here before.
-fn is_loop(head: &RequestHead, bytes: &[u8], instance: &str) -> bool {
-    head.fields
-        .iter()
-        .filter(|field| field.known == onehop_wire::http1::Known::Via)
-        .any(|field| memmem(field.value.of(bytes), instance.as_bytes()))
-}
-
-fn memmem(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+/// A cluster for this request: by chance, or always the same for the same value.
+fn choose_for<'a>(
+    shard: &Shard,
+    request: &Request<'_>,
+    route: &'a Route,
+) -> Option<(&'a onehop_plan::ClusterRef, Rc<ClusterState>)> {
+    let hash = route.split_by.as_ref().and_then(|on| routing::hash(request, on));
+    let reference = route.split.pick(hash.unwrap_or_else(|| shard.random()))?;
+    Some((reference, shard.cluster(reference.id, &reference.name)?))
 }
 
 /// Whether the route and the cluster take this request at all.
@@ -215,12 +216,14 @@ pub fn upgrade_allowed(route: &Route, protocol: &[u8]) -> bool {
         && route.upgrades.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(protocol))
 }
 
+#[allow(clippy::too_many_arguments, reason = "each is a different part of one exchange")]
 async fn attempts(
     shard: &Rc<Shard>,
     request: &Request<'_>,
     client: &mut Leg<'_>,
     route: &Arc<Route>,
     cluster: &Rc<ClusterState>,
+    changes: Option<&changes::Changes>,
     ledger: &mut Ledger,
     outcome: &mut Outcome,
 ) {
@@ -232,7 +235,7 @@ async fn attempts(
     let mut held = None;
     loop {
         outcome.attempts += 1;
-        let attempt = Attempt { shard, request, route, cluster, wanted, held: None };
+        let attempt = Attempt { shard, request, route, cluster, wanted, held: None, changes };
         let Err(failure) = attempt.run(client, &mut avoid, ledger, outcome).await else {
             return;
         };

@@ -4,8 +4,10 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use crate::exchange::Request;
+use crate::exchange::changes::{Changes, MAX_EDITS};
 use onehop_net::Peer;
-use onehop_plan::RequestId;
+use onehop_plan::filter::Filters;
+use onehop_plan::{RequestId, Route};
 use onehop_wire::http1::{self, BodyLength, Edits, Field, Known, RequestHead, ResponseHead, Version};
 
 /// Fields that we can add to one head at most.
@@ -93,6 +95,47 @@ impl<'a> Added<'a> {
     }
 }
 
+/// What a route changes: the exchange's own part, and the route's.
+pub type Changed<'a> = Option<(&'a Changes, Option<&'a Filters>)>;
+
+/// The two parts together.
+pub fn changed<'a>(changes: Option<&'a Changes>, route: &'a Route) -> Changed<'a> {
+    changes.map(|changes| (changes, route.filters.as_deref()))
+}
+
+/// What goes into a response beside what its framing asks for.
+#[derive(Clone, Copy, Default)]
+pub struct ResponseEdits<'a> {
+    /// The value of Server-Timing.
+    pub timing: Option<&'a [u8]>,
+    /// What the route changes.
+    pub changes: Changed<'a>,
+}
+
+/// The same, with what a route adds. Apart, so that a route that changes nothing does not pay for the room.
+struct AllAdded<'a> {
+    list: [(&'a [u8], &'a [u8]); MAX_ADDED + MAX_EDITS],
+    count: usize,
+}
+
+impl<'a> AllAdded<'a> {
+    fn new() -> Self {
+        AllAdded { list: [(b"", b""); MAX_ADDED + MAX_EDITS], count: 0 }
+    }
+
+    fn push(&mut self, name: &'a [u8], value: &'a [u8]) {
+        if let Some(place) = self.list.get_mut(self.count) {
+            *place = (name, value);
+            self.count += 1;
+        }
+    }
+
+    fn take(&mut self, added: &Added<'a>, hides: impl Fn(&[u8]) -> bool) {
+        let kept = added.list[..added.count].iter().filter(|(name, _)| !hides(name));
+        kept.for_each(|(name, value)| self.push(name, value));
+    }
+}
+
 fn bit(index: usize) -> u128 {
     1 << index
 }
@@ -168,6 +211,7 @@ fn plain_framing<'a>(fields: &[Field], buf: &'a [u8], drop: &mut u128, add: &mut
 pub fn request<R>(
     scratch: &mut Vec<u8>,
     request: &Request<'_>,
+    changed: Changed<'_>,
     instance: &str,
     upgrade: bool,
     encode: impl FnOnce(&[u8], &Edits<'_>) -> R,
@@ -226,6 +270,17 @@ pub fn request<R>(
         add.push(b"traceparent", &identity.traceparent);
     }
     connection_fields(&mut add, head, buf, upgrade);
+    http1_framing(&mut add, head);
+    plain_framing(fields, buf, &mut drop, &mut add);
+    let target = if head.absolute_form { absolute_path(head, buf) } else { head.target.of(buf) };
+    let Some((changes, filters)) = changed else {
+        return encode(target, &Edits { drop, add: &add.list[..add.count] });
+    };
+    changed_request(request.head, buf, target, (changes, filters), drop, &add, encode)
+}
+
+/// What an HTTP/2 request lacks of HTTP/1's framing.
+fn http1_framing(add: &mut Added<'_>, head: &RequestHead) {
     if head.version == Version::Http2 {
         match head.body {
             BodyLength::Chunked => add.push(b"Transfer-Encoding", b"chunked"),
@@ -234,9 +289,30 @@ pub fn request<R>(
             _ => {}
         }
     }
-    plain_framing(fields, buf, &mut drop, &mut add);
-    let target = if head.absolute_form { absolute_path(head, buf) } else { head.target.of(buf) };
-    encode(target, &Edits { drop, add: &add.list[..add.count] })
+}
+
+/// The same, with what the route changes.
+fn changed_request<R>(
+    head: &RequestHead,
+    buf: &[u8],
+    target: &[u8],
+    (changes, filters): (&Changes, Option<&Filters>),
+    mut drop: u128,
+    add: &Added<'_>,
+    encode: impl FnOnce(&[u8], &Edits<'_>) -> R,
+) -> R {
+    let fields = &head.fields;
+    let target = changes.target().filter(|_| head.method != http1::Method::Connect).unwrap_or(target);
+    let mut all = AllAdded::new();
+    if let Some(host) = changes.host() {
+        drop |= bits(fields, Known::Host);
+        all.push(b"Host", host);
+    }
+    let hides = |name: &[u8]| filters.is_some_and(|filters| filters.request.drops(name));
+    drop |= Changes::dropped(fields, buf, hides);
+    all.take(add, |name| hides(name) || (changes.host().is_some() && name == b"Host"));
+    changes.request_fields().for_each(|(name, value)| all.push(name, value));
+    encode(target, &Edits { drop, add: &all.list[..all.count] })
 }
 
 /// The path and query of an absolute-form target; an empty path is `/` (RFC 9112 3.2.1).
@@ -296,7 +372,7 @@ pub fn response<R>(
     head: &ResponseHead,
     buf: &[u8],
     framed: &Framed,
-    server_timing: Option<&[u8]>,
+    edit: ResponseEdits<'_>,
     encode: impl FnOnce(&Edits<'_>) -> R,
 ) -> R {
     use crate::exchange::body::Framing;
@@ -324,10 +400,23 @@ pub fn response<R>(
         add.push(b"Connection", b"keep-alive");
     }
     plain_framing(&head.fields, buf, &mut drop, &mut add);
-    if let Some(timing) = server_timing {
+    if let Some(timing) = edit.timing {
         add.push(b"Server-Timing", timing);
     }
-    encode(&Edits { drop, add: &add.list[..add.count] })
+    let Some((changes, Some(filters))) = edit.changes.filter(|_| head.status >= 200) else {
+        return encode(&Edits { drop, add: &add.list[..add.count] });
+    };
+    let hides = |name: &[u8]| changes.drops_response(filters, name);
+    drop |= Changes::dropped(&head.fields, buf, hides);
+    let mut all = AllAdded::new();
+    all.take(&add, hides);
+    changes.response_fields().for_each(|(name, value)| all.push(name, value));
+    for (from, to) in &filters.response.rename {
+        if let Some(field) = head.fields.iter().find(|field| field.name.of(buf).eq_ignore_ascii_case(from.as_bytes())) {
+            all.push(to.as_bytes(), field.value.of(buf));
+        }
+    }
+    encode(&Edits { drop, add: &all.list[..all.count] })
 }
 
 #[cfg(test)]

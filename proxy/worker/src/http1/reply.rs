@@ -8,13 +8,25 @@ use onehop_wire::http1::{Method, Version};
 use crate::fault::Fault;
 
 /// The reason phrases of the statuses that we send ourselves (RFC 9110 15).
-fn phrase(status: u16) -> &'static str {
+pub fn phrase(status: u16) -> &'static str {
     match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         403 => "Forbidden",
+        401 => "Unauthorized",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        410 => "Gone",
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
@@ -27,7 +39,9 @@ fn phrase(status: u16) -> &'static str {
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         508 => "Loop Detected",
-        _ => "Internal Server Error",
+        500 => "Internal Server Error",
+        // A phrase says nothing that the status does not (RFC 9112 4).
+        _ => "",
     }
 }
 

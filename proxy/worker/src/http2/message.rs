@@ -97,7 +97,9 @@ pub fn to_upstream(
     let mut block = Block::new(head.fields.len() + edits.add.len() + 4, head.head_len + 512);
     http2::request_fields(head, buf, edits, |name, value| block.push(name, value));
     let method = Method::from_bytes(head.method_span.of(buf)).map_err(|_| Reject::BadRequestLine)?;
-    let authority = block.share(head.authority.of(buf));
+    // A rewritten host stands among the added fields.
+    let host = edits.add.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"host"));
+    let authority = block.share(host.map_or(head.authority.of(buf), |(_, host)| host));
     let mut uri = http::uri::Parts::default();
     uri.authority = Some(Authority::from_maybe_shared(authority).map_err(|_| Reject::BadHost)?);
     if method != Method::CONNECT {

@@ -1,0 +1,285 @@
+//! Building a listener's table, and finding the rules that no request can reach.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+
+use super::pattern::{self, MAX_SEGMENTS, Pattern, Segment};
+use super::table::{FlatTable, Value, fold};
+use super::{Conditions, EXACT_HOST, EXACT_PATH, Expressions, Host, HostTable, Rule, Shape, Shapes, WILDCARD};
+use crate::model;
+use crate::snapshot::Route;
+
+/// A route's compiled matching parts.
+pub struct Parts {
+    /// Its conditions; none: it takes everything.
+    pub conditions: Option<Arc<Conditions>>,
+    /// Its path.
+    pub pattern: Arc<Pattern>,
+}
+
+/// A rule that another one always precedes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shadowed {
+    /// The route that is never reached.
+    pub route: usize,
+    /// The one that takes its requests.
+    pub by: usize,
+}
+
+struct Draft<'a> {
+    /// In the order of the file.
+    index: usize,
+    wanted: &'a model::Route,
+    parts: &'a Parts,
+    route: Arc<Route>,
+}
+
+impl Draft<'_> {
+    fn rule(&self) -> Rule {
+        Rule { conditions: self.parts.conditions.clone(), route: self.route.clone() }
+    }
+
+    /// Orders the rules of one path, the most specific first.
+    fn rank(&self) -> impl Ord + use<> {
+        use std::cmp::Reverse;
+        let wanted = self.wanted;
+        (
+            wanted.methods.is_empty(),
+            Reverse(wanted.headers.len()),
+            Reverse(wanted.queries.len()),
+            wanted.sources.is_empty(),
+            wanted.sni.is_empty(),
+            self.index,
+        )
+    }
+}
+
+/// The literal parts of a template and its shape.
+fn shape(pattern: &Pattern) -> Option<(Shape, Vec<u8>)> {
+    let Pattern::Template { segments, tail, .. } = pattern else {
+        return None;
+    };
+    let mut literal = 0;
+    let mut key = Vec::new();
+    for (at, segment) in segments.iter().enumerate() {
+        if let Segment::Literal(text) = segment {
+            literal |= 1 << at;
+            key.push(b'/');
+            key.extend_from_slice(text.as_bytes());
+        }
+    }
+    Some((Shape { literal, segments: segments.len() as u8, tail: *tail }, key))
+}
+
+impl Shape {
+    /// Orders shapes, the most specific first: the longer literal start, then no tail, then the more literals.
+    fn rank(&self) -> impl Ord + use<> {
+        use std::cmp::Reverse;
+        let is_prefix = self.literal.trailing_ones() == u32::from(self.segments) && self.tail;
+        (
+            Reverse(self.literal.trailing_ones()),
+            is_prefix,
+            self.tail,
+            Reverse(self.literal.count_ones()),
+            // Of two with as many literals, the one whose literals come first.
+            Reverse(self.literal.reverse_bits()),
+            Reverse(self.segments),
+        )
+    }
+}
+
+#[derive(Default)]
+struct HostDraft<'a> {
+    exact: AHashMap<&'a str, Vec<Draft<'a>>>,
+    shaped: AHashMap<(Shape, Vec<u8>), Vec<Draft<'a>>>,
+    expressions: Vec<Draft<'a>>,
+}
+
+/// A host pattern in the table: its space and its bytes; none for routes without a host.
+type HostKey = Option<(u32, Vec<u8>)>;
+
+/// What a host pattern stands for in the table.
+fn host_key(host: &str) -> (u32, Vec<u8>) {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    match host.strip_prefix('*') {
+        Some(suffix) => (WILDCARD, suffix.as_bytes().to_vec()),
+        None => (EXACT_HOST, host.into_bytes()),
+    }
+}
+
+impl HostTable {
+    /// Builds a table from routes in the order of the file, and says which rules nothing can reach.
+    pub fn build<'a>(
+        routes: impl Iterator<Item = (usize, &'a model::Route, &'a Parts, Arc<Route>)>,
+    ) -> (HostTable, Vec<Shadowed>) {
+        let mut hosts: Vec<(HostKey, HostDraft<'a>)> = Vec::new();
+        let mut numbers: AHashMap<HostKey, usize> = AHashMap::new();
+        for (index, wanted, parts, route) in routes {
+            let keys: Vec<HostKey> = if wanted.hosts.is_empty() {
+                vec![None]
+            } else {
+                wanted.hosts.iter().map(|host| Some(host_key(host))).collect()
+            };
+            for key in keys {
+                let number = *numbers.entry(key.clone()).or_insert_with(|| {
+                    hosts.push((key, HostDraft::default()));
+                    hosts.len() - 1
+                });
+                hosts[number].1.add(Draft { index, wanted, parts, route: route.clone() });
+            }
+        }
+        let mut builder = Builder::new(&hosts);
+        for (number, (key, draft)) in hosts.into_iter().enumerate() {
+            builder.host(number as u32, key, draft);
+        }
+        builder.shadowed.sort_by_key(|shadowed| shadowed.route);
+        builder.shadowed.dedup_by_key(|shadowed| shadowed.route);
+        (builder.table, builder.shadowed)
+    }
+}
+
+impl<'a> HostDraft<'a> {
+    fn add(&mut self, draft: Draft<'a>) {
+        match &*draft.parts.pattern {
+            Pattern::Exact(path) => self.exact.entry(path).or_default().push(draft),
+            Pattern::Regex(_) => self.expressions.push(draft),
+            template => {
+                if let Some(key) = shape(template) {
+                    self.shaped.entry(key).or_default().push(draft);
+                }
+            }
+        }
+    }
+}
+
+struct Builder {
+    table: HostTable,
+    /// Shapes of the listener, by number.
+    shapes: AHashMap<Shape, u32>,
+    /// Sets of shapes, so that hosts alike share one.
+    sets: AHashMap<Shapes, u32>,
+    shadowed: Vec<Shadowed>,
+}
+
+impl Builder {
+    fn new(hosts: &[(HostKey, HostDraft<'_>)]) -> Builder {
+        let patterns = hosts.iter().map(|(_, host)| host.exact.len() + host.shaped.len()).sum();
+        let table = HostTable {
+            hosts: FlatTable::with_capacity(hosts.len()),
+            patterns: FlatTable::with_capacity(patterns),
+            ..HostTable::default()
+        };
+        Builder { table, shapes: AHashMap::new(), sets: AHashMap::new(), shadowed: Vec::new() }
+    }
+
+    fn host(&mut self, number: u32, key: HostKey, draft: HostDraft<'_>) {
+        match key {
+            None => self.table.any = Some(number),
+            Some((space, name)) => {
+                self.table.has_exact_hosts |= space == EXACT_HOST;
+                self.table.has_wildcards |= space == WILDCARD;
+                let hash = self.table.hosts.hashes.of(&name);
+                self.table.hosts.insert(space, hash, &name, Value { first: number, count: 0 });
+            }
+        }
+        let mut set = Shapes { has_exact: !draft.exact.is_empty(), ..Shapes::default() };
+        for (path, rules) in draft.exact {
+            let hash = fold(u64::from(number), self.table.patterns.hashes.of(path.as_bytes()));
+            self.pattern(EXACT_PATH, hash, number, path.as_bytes(), rules);
+        }
+        for ((shape, literals), rules) in draft.shaped {
+            let next = self.shapes.len() as u32;
+            let id = *self.shapes.entry(shape).or_insert(next);
+            if !set.list.contains(&(shape, id)) {
+                set.list.push((shape, id));
+            }
+            set.deepest = set.deepest.max(usize::from(shape.segments));
+            let parts = literals.split(|byte| *byte == b'/').skip(1);
+            let hashes = parts.map(|part| self.table.patterns.hashes.of(part));
+            let hash = hashes.fold(u64::from(number), fold);
+            self.pattern(EXACT_PATH + 1 + id, hash, number, &literals, rules);
+        }
+        set.list.sort_by_key(|(shape, _)| shape.rank());
+        set.has_root = set.list.last().is_some_and(|(shape, _)| shape.segments == 0 && shape.tail);
+        // A path with more segments than a pattern without a tail has must be told from one with as many.
+        set.deepest = set.deepest.min(MAX_SEGMENTS);
+        let next = self.table.shapes.len() as u32;
+        let shapes = *self.sets.entry(set.clone()).or_insert(next);
+        if shapes == next {
+            self.table.shapes.push(set);
+        }
+        let expressions = self.expressions(draft.expressions);
+        self.table.list.push(Host { shapes, expressions });
+    }
+
+    fn pattern(&mut self, space: u32, hash: u64, host: u32, literals: &[u8], mut rules: Vec<Draft<'_>>) {
+        rules.sort_by_key(Draft::rank);
+        self.find_shadowed(&rules);
+        let value = Value { first: self.table.rules.len() as u32, count: rules.len() as u32 };
+        self.table.rules.extend(rules.iter().map(Draft::rule));
+        let mut key = host.to_le_bytes().to_vec();
+        key.extend_from_slice(literals);
+        self.table.patterns.insert(space, hash, &key, value);
+    }
+
+    fn expressions(&mut self, mut drafts: Vec<Draft<'_>>) -> u32 {
+        if drafts.is_empty() {
+            return 0;
+        }
+        drafts.sort_by_key(Draft::rank);
+        let mut texts: Vec<&str> = Vec::new();
+        let mut rules = Vec::new();
+        for draft in &drafts {
+            let Pattern::Regex(expression) = &*draft.parts.pattern else {
+                continue;
+            };
+            let number = texts.iter().position(|known| *known == &*expression.text).unwrap_or_else(|| {
+                texts.push(&expression.text);
+                texts.len() - 1
+            });
+            rules.push((number, draft.rule()));
+        }
+        for number in 0..texts.len() {
+            let alike: Vec<usize> = (0..drafts.len()).filter(|at| rules[*at].0 == number).collect();
+            let alike: Vec<&Draft<'_>> = alike.into_iter().map(|at| &drafts[at]).collect();
+            self.find_shadowed_among(&alike);
+        }
+        // Each compiled alone, within its bound; together they are no larger than their sum.
+        let Some(many) = pattern::many(&texts) else {
+            return 0;
+        };
+        self.table.expressions.push(Expressions { many, id: pattern::next_id(), rules });
+        self.table.expressions.len() as u32
+    }
+
+    fn find_shadowed(&mut self, rules: &[Draft<'_>]) {
+        if rules.len() > 1 {
+            self.find_shadowed_among(&rules.iter().collect::<Vec<_>>());
+        }
+    }
+
+    fn find_shadowed_among(&mut self, rules: &[&Draft<'_>]) {
+        // So many rules of one path are made by a program, which knows what it does; the check is quadratic.
+        for (at, later) in rules.iter().enumerate().take(1000) {
+            if let Some(earlier) = rules[..at].iter().find(|earlier| implies(later.wanted, earlier.wanted)) {
+                self.shadowed.push(Shadowed { route: later.index, by: earlier.index });
+            }
+        }
+    }
+}
+
+/// Whether everything that `narrow` takes, `wide` takes too (host and path being the same).
+fn implies(narrow: &model::Route, wide: &model::Route) -> bool {
+    let methods = wide.methods.is_empty()
+        || (!narrow.methods.is_empty() && narrow.methods.iter().all(|method| wide.methods.contains(method)));
+    let headers = wide.headers.iter().all(|field| {
+        narrow.headers.iter().any(|known| known.name.eq_ignore_ascii_case(&field.name) && known.value == field.value)
+    });
+    let queries = wide.queries.iter().all(|field| narrow.queries.contains(field));
+    let sources = wide.sources.is_empty()
+        || (!narrow.sources.is_empty()
+            && narrow.sources.iter().all(|range| wide.sources.iter().any(|wide| wide.covers(range))));
+    let sni = wide.sni.is_empty() || (!narrow.sni.is_empty() && narrow.sni.iter().all(|name| wide.sni.contains(name)));
+    methods && headers && queries && sources && sni
+}

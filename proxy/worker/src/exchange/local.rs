@@ -1,0 +1,167 @@
+//! Answers that need no upstream: redirects, fixed responses, preflights. They go to the client the way any response
+//! does, whatever its version.
+
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use onehop_meter::ledger::{Ledger, Step as Mark};
+use onehop_meter::names::Reason;
+use onehop_net::clock;
+use onehop_net::deadline::Ends;
+use onehop_plan::Route;
+use onehop_plan::filter::{Action, Cors};
+use onehop_plan::route::Normal;
+use onehop_wire::http1::{BodyLength, Method, encode_response};
+
+use super::body::{Body, Framing};
+use super::changes::{Changes, captures, header, values};
+use super::flow::Flow;
+use super::leg::Leg;
+use super::pour::Pour;
+use super::reader::Reader;
+use super::response::{Response, download_fault};
+use super::{Outcome, Request};
+use crate::fault::{Fault, Side, Step};
+use crate::http1::{forward, limits, reply};
+use crate::http2::message;
+use crate::shard::Shard;
+
+/// An answer in preparation: a whole head in HTTP/1's form, and its body.
+pub struct Local {
+    head: Vec<u8>,
+    body: Bytes,
+}
+
+fn begin(status: u16) -> Vec<u8> {
+    format!("HTTP/1.1 {status} {}\r\n", reply::phrase(status)).into_bytes()
+}
+
+fn field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+    head.extend_from_slice(name.as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value);
+    head.extend_from_slice(b"\r\n");
+}
+
+fn finish(mut head: Vec<u8>, status: u16, body: Bytes) -> Local {
+    // A 204 has no length (RFC 9110 8.6).
+    if !matches!(status, 204 | 304) {
+        field(&mut head, "Content-Length", body.len().to_string().as_bytes());
+    }
+    head.extend_from_slice(b"\r\n");
+    Local { head, body }
+}
+
+/// The answer that the route gives by itself, if it does.
+pub fn answer(request: &Request<'_>, route: &Route, normal: Normal<'_>) -> Option<Local> {
+    if let Some(cors) = route.filters.as_ref().and_then(|filters| filters.cors.as_ref())
+        && request.head.method == Method::Options
+        && let Some(local) = preflight(request, cors)
+    {
+        return Some(local);
+    }
+    match &route.action {
+        Action::Forward => None,
+        Action::Redirect(redirect) => {
+            let captures = captures(route, normal.matched);
+            let id = request.id();
+            let values = values(request, &id, route, normal, &captures);
+            let mut location = Vec::new();
+            redirect.location(&mut location, normal.forwarded, request.head.query.of(request.bytes), &values);
+            let mut head = begin(redirect.status);
+            field(&mut head, "Location", &location);
+            Some(finish(head, redirect.status, Bytes::new()))
+        }
+        Action::Respond(respond) => {
+            let mut head = begin(respond.status);
+            let is_bodiless = matches!(respond.status, 204 | 304);
+            if !is_bodiless {
+                field(&mut head, "Content-Type", respond.content_type.as_bytes());
+            }
+            let body = if is_bodiless { Bytes::new() } else { respond.body.clone() };
+            Some(finish(head, respond.status, body))
+        }
+    }
+}
+
+/// A preflight (Fetch standard): `OPTIONS` with an origin and the method that is meant.
+fn preflight(request: &Request<'_>, cors: &Cors) -> Option<Local> {
+    header(request, "access-control-request-method")?;
+    header(request, "origin")?;
+    let mut head = begin(204);
+    if !cors.methods.is_empty() {
+        field(&mut head, "Access-Control-Allow-Methods", cors.methods.as_bytes());
+    }
+    if !cors.headers.is_empty() {
+        field(&mut head, "Access-Control-Allow-Headers", cors.headers.as_bytes());
+    }
+    if let Some(age) = cors.max_age {
+        field(&mut head, "Access-Control-Max-Age", age.to_string().as_bytes());
+    }
+    Some(finish(head, 204, Bytes::new()))
+}
+
+/// A local answer on its way.
+pub struct Sending<'a> {
+    /// The core.
+    pub shard: &'a Shard,
+    /// What is answered.
+    pub request: &'a Request<'a>,
+    /// Its route.
+    pub route: &'a Route,
+    /// What it changes in the head.
+    pub changes: Option<&'a Changes>,
+}
+
+impl Sending<'_> {
+    /// Sends it.
+    pub async fn run(&self, local: Local, client: &mut Leg<'_>, ledger: &mut Ledger, outcome: &mut Outcome) {
+        let Sending { shard, request, route, changes } = *self;
+        let limits = limits(&request.listener.http);
+        let mut response = Response { bytes: local.head, ..Response::default() };
+        if response.head.parse(&response.bytes, request.head.method, &limits).is_err() {
+            // What a configured text made of it is no response.
+            outcome.fault = Some(Fault::new(Side::Proxy, Step::Route, Reason::Internal));
+            return;
+        }
+        let (head, bytes) = (&response.head, &response.bytes);
+        // What the client still sends is not read: its connection is at no request's beginning then.
+        let close = !request.head.keep_alive || shard.is_draining() || request.head.body != BodyLength::None;
+        let framed = forward::Framed { close, framing: Framing::Verbatim };
+        let body = if request.head.method == Method::Head { Bytes::new() } else { local.body };
+        let length = body.len() as u64;
+        let edit = forward::ResponseEdits { timing: None, changes: forward::changed(changes, route) };
+        let mut flow = match client {
+            Leg::Http2(channel) => {
+                let ends = body.is_empty();
+                let encoded = forward::response(request.head, head, bytes, &framed, edit, |edits| {
+                    message::to_client(head, bytes, edits)
+                });
+                if channel.send_response(encoded, ends).is_none() {
+                    outcome.fault = Some(Fault::new(Side::Downstream, Step::Response, Reason::ClientLeft));
+                    return;
+                }
+                Flow::Frames(Pour::new(Reader::held(body, limits), ends, limits, None))
+            }
+            _ => {
+                let mut out = shard.take_head();
+                forward::response(request.head, head, bytes, &framed, edit, |edits| {
+                    encode_response(&mut out, head, bytes, edits);
+                });
+                Flow::Wire(Body::of_frames(Reader::held(body, limits), Framing::Verbatim, out, limits, None))
+            }
+        };
+        outcome.status = head.status;
+        outcome.started = true;
+        outcome.keep = !close;
+        client.arm(clock::after(clock::now(), request.listener.http.body_idle_timeout), Ends::Both);
+        let sent = poll_fn(|cx| flow.poll(cx, &mut Leg::Nobody, client)).await;
+        client.disarm();
+        match sent {
+            Ok(()) => outcome.bytes_out = length,
+            Err(broken) => outcome.fault = Some(download_fault(broken, &Leg::Nobody, client)),
+        }
+        shard.give_head(flow.into_staged());
+        ledger.mark(Mark::ResponseWritten, clock::now());
+    }
+}

@@ -1,0 +1,90 @@
+//! Finding the route of a request, and what it says before any upstream is asked.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use onehop_meter::names::Reason;
+use onehop_plan::Route;
+use onehop_plan::filter::Action;
+use onehop_plan::model::HashOn;
+use onehop_plan::route::{Facts, query_value};
+use onehop_wire::http1::RequestHead;
+
+use super::Request;
+use super::changes::{Changes, client, cookie, header};
+use super::local::{self, Local};
+use crate::fault::{Fault, Side, Step};
+use crate::shard::Shard;
+
+/// A request's route.
+pub struct Routed {
+    /// It.
+    pub route: Arc<Route>,
+    /// What it changes, if anything.
+    pub changes: Option<Box<Changes>>,
+    /// The answer, where it needs no upstream.
+    pub local: Option<Local>,
+}
+
+/// Finds a request's route.
+pub fn route(shard: &Shard, request: &Request<'_>) -> Result<Routed, Fault> {
+    let (head, bytes) = (request.head, request.bytes);
+    let fault = |side, reason| Fault::new(side, Step::Route, reason);
+    if is_loop(head, bytes, &shard.outfit.instance) {
+        return Err(fault(Side::Proxy, Reason::Loop));
+    }
+    let mut routing = shard.routing.borrow_mut();
+    let (scratch, buffers) = &mut *routing;
+    let path = head.path.of(bytes);
+    let normal = request.listener.http.path.apply(path, buffers);
+    let normal = normal.map_err(|_| fault(Side::Downstream, Reason::BadPath))?;
+    let facts = Facts {
+        host: head.authority.of(bytes),
+        path: normal.matched,
+        query: head.query.of(bytes),
+        method: head.method_span.of(bytes),
+        header: &|name| header(request, name),
+        source: client(request),
+        sni: None,
+    };
+    let found = request.listener.hosts.find(&facts, scratch);
+    let route = found.cloned().ok_or(fault(Side::Proxy, Reason::NoRoute))?;
+    let is_plain = std::ptr::eq(normal.forwarded, path) || path.is_empty();
+    if is_plain && route.filters.is_none() && matches!(route.action, Action::Forward) {
+        return Ok(Routed { route, changes: None, local: None });
+    }
+    let local = local::answer(request, &route, normal);
+    let mut changes = shard.take_changes();
+    changes.prepare(request, &route, normal);
+    Ok(Routed { route, changes: Some(changes), local })
+}
+
+/// The hash of what a choice is made by; none where the request does not have it.
+pub fn hash(request: &Request<'_>, on: &HashOn) -> Option<u64> {
+    use onehop_plan::balance::hash_of;
+    match on {
+        HashOn::Header(name) => header(request, name).map(|value| hash_of(&value)),
+        HashOn::Cookie(name) => cookie(request, name).map(hash_of),
+        HashOn::Query(name) => {
+            query_value(request.head.query.of(request.bytes), name.as_bytes()).map(|value| hash_of(&value))
+        }
+        HashOn::Source => Some(match client(request) {
+            IpAddr::V4(ip) => hash_of(&ip.octets()),
+            IpAddr::V6(ip) => hash_of(&ip.octets()),
+        }),
+        HashOn::Path => Some(hash_of(request.head.path.of(request.bytes))),
+        HashOn::Identity => None,
+    }
+}
+
+/// A request that names this process in `Via` has been here before.
+fn is_loop(head: &RequestHead, bytes: &[u8], instance: &str) -> bool {
+    head.fields
+        .iter()
+        .filter(|field| field.known == onehop_wire::http1::Known::Via)
+        .any(|field| memmem(field.value.of(bytes), instance.as_bytes()))
+}
+
+fn memmem(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}

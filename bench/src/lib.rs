@@ -1,1 +1,7 @@
-//! Micro-benchmarks and the hop comparison.
+//! What the extra hop costs: interleaved runs of direct, a relay that parses nothing, Onehop, and other proxies.
+
+pub mod hop;
+pub mod peers;
+pub mod process;
+pub mod report;
+pub mod selftest;

@@ -82,7 +82,11 @@ impl Axis {
         let values: Vec<f64> = values.filter(|v| v.is_finite() && (scale != Scale::Log || *v > 0.0)).collect();
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
         let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let (low, high) = if low > high { (0.0, 1.0) } else { (low, high) };
+        let (low, high) = match scale {
+            _ if low <= high => (low, high),
+            Scale::Log => (1.0, 10.0),
+            _ => (0.0, 1.0),
+        };
         match scale {
             Scale::Linear => {
                 let (low, high) = (low.min(0.0), if high > low.min(0.0) { high } else { low.min(0.0) + 1.0 });

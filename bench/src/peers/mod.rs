@@ -1,0 +1,111 @@
+//! The proxies that are compared. A peer is one file here and a line in [`all`]: it says which version is installed,
+//! and how it is started as one hop. The rules are the same for all: one worker on one CPU, connections kept on both
+//! sides without a bound that is reached, no access log, no retry, no compression, X-Forwarded-For where the proxy
+//! offers it, and timeouts that nothing here reaches.
+
+mod envoy;
+mod haproxy;
+mod nginx;
+mod onehop;
+mod raw;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What is proxied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// HTTP/1.1 on both sides.
+    Http,
+    /// Bytes.
+    Tcp,
+}
+
+/// One hop to be.
+#[derive(Clone, Debug)]
+pub struct Hop<'a> {
+    /// Where it is to listen.
+    pub listen: SocketAddr,
+    /// Where it is to forward to.
+    pub upstream: SocketAddr,
+    /// What is proxied.
+    pub layer: Layer,
+    /// A folder of its own, for its configuration, logs and state.
+    pub folder: &'a Path,
+    /// Connections that it must bear at once.
+    pub connections: usize,
+}
+
+/// How it is started.
+#[derive(Debug)]
+pub struct Launch {
+    /// The command; it stays in the foreground.
+    pub command: Command,
+    /// Where its figures are scraped, if it tells about its own hop.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// A proxy that can be compared.
+pub trait Peer: Sync {
+    /// Its short name.
+    fn name(&self) -> &'static str;
+    /// What it is, in a sentence.
+    fn description(&self) -> &'static str;
+    /// The version that is installed.
+    ///
+    /// # Errors
+    /// Why it cannot be used here, and what to do.
+    fn version(&self, layer: Layer) -> Result<String, String>;
+    /// Writes its configuration and says how it is started.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written.
+    fn launch(&self, hop: &Hop<'_>) -> Result<Launch, String>;
+}
+
+/// All of them, the floor first.
+pub fn all() -> Vec<&'static dyn Peer> {
+    vec![&raw::RawRelay, &onehop::SLEEPING, &onehop::POLLING, &nginx::Nginx, &haproxy::Haproxy, &envoy::Envoy]
+}
+
+/// The one of that name.
+///
+/// # Errors
+/// The names that there are.
+pub fn named(name: &str) -> Result<&'static dyn Peer, String> {
+    let names: Vec<&str> = all().iter().map(|peer| peer.name()).collect();
+    all()
+        .into_iter()
+        .find(|peer| peer.name() == name)
+        .ok_or_else(|| format!("\"{name}\" is no candidate: they are direct, {}", names.join(", ")))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+/// A program on the PATH, or where Debian keeps those of the administrator.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+}
+
+/// A binary of this workspace: beside the running one.
+fn own(program: &str) -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok()?.parent()?.join(program);
+    if beside.is_file() { Some(beside) } else { find(program) }
+}
+
+/// What a program says of its version: the first line that holds a digit.
+fn ask(program: &Path, argument: &str) -> Result<String, String> {
+    let output =
+        Command::new(program).arg(argument).output().map_err(|error| format!("{}: {error}", program.display()))?;
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let line = text.lines().find(|line| line.chars().any(|c| c.is_ascii_digit()));
+    line.map(|line| line.trim().to_owned()).ok_or_else(|| format!("{} does not say its version", program.display()))
+}

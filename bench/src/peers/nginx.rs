@@ -1,0 +1,60 @@
+//! nginx from Debian. Its TCP proxy is a module of its own (libnginx-mod-stream).
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{Hop, Launch, Layer, Peer, find, write};
+
+pub(super) struct Nginx;
+
+const STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+impl Peer for Nginx {
+    fn name(&self) -> &'static str {
+        "nginx"
+    }
+
+    fn description(&self) -> &'static str {
+        "nginx of the distribution, one worker, upstream keep-alive"
+    }
+
+    fn version(&self, layer: Layer) -> Result<String, String> {
+        let program = find("nginx").ok_or("nginx is not installed: bench/install-peers, or apt-get install nginx")?;
+        if layer == Layer::Tcp && !Path::new(STREAM).is_file() {
+            return Err("nginx's stream module is not installed: apt-get install libnginx-mod-stream".to_owned());
+        }
+        super::ask(&program, "-v")
+    }
+
+    fn launch(&self, hop: &Hop<'_>) -> Result<Launch, String> {
+        let program = find("nginx").ok_or("nginx is not installed")?;
+        let (folder, listen, upstream) = (hop.folder.display(), hop.listen, hop.upstream);
+        let connections = hop.connections * 2 + 512;
+        let load = if hop.layer == Layer::Tcp { format!("load_module {STREAM};\n") } else { String::new() };
+        let head = format!(
+            "{load}daemon off;\nworker_processes 1;\npid {folder}/nginx.pid;\nerror_log {folder}/nginx.err;\n\
+             worker_rlimit_nofile 65536;\nevents {{ worker_connections {connections}; multi_accept on; }}\n"
+        );
+        let body = match hop.layer {
+            Layer::Http => format!(
+                "http {{\n  access_log off;\n  tcp_nodelay on;\n  keepalive_requests 1000000000;\n  \
+                 keepalive_timeout 600s;\n  client_body_temp_path {folder}/body;\n  proxy_temp_path {folder}/proxy;\n  \
+                 fastcgi_temp_path {folder}/fastcgi;\n  uwsgi_temp_path {folder}/uwsgi;\n  scgi_temp_path {folder}/scgi;\n  \
+                 upstream origin {{ server {upstream}; keepalive 4096; keepalive_requests 1000000000; \
+                 keepalive_timeout 600s; }}\n  server {{\n    listen {listen} backlog=4096;\n    location / {{\n      \
+                 proxy_pass http://origin;\n      proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n      \
+                 proxy_set_header X-Forwarded-For $remote_addr;\n      proxy_buffers 16 32k;\n      \
+                 proxy_buffer_size 32k;\n      proxy_busy_buffers_size 64k;\n      proxy_max_temp_file_size 0;\n    }}\n  }}\n}}\n"
+            ),
+            Layer::Tcp => format!(
+                "stream {{\n  tcp_nodelay on;\n  server {{ listen {listen} backlog=4096; proxy_pass {upstream}; \
+                 proxy_timeout 1h; proxy_buffer_size 16k; }}\n}}\n"
+            ),
+        };
+        let path = hop.folder.join("nginx.conf");
+        write(&path, &(head + &body))?;
+        let mut command = Command::new(program);
+        command.arg("-p").arg(hop.folder).arg("-c").arg(&path).arg("-e").arg(hop.folder.join("nginx.err"));
+        Ok(Launch { command, metrics: None })
+    }
+}

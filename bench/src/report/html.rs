@@ -1,0 +1,172 @@
+//! The report as one page, and its headline as a picture.
+
+use std::fmt::Write;
+
+use onehop_load::report::plot::{COLOURS, Plot, Scale, Series, escape, page};
+use onehop_load::report::{hdr, html as load_html};
+use onehop_load::units::show;
+
+use super::analysis::{Analysis, Verdict};
+use super::markdown;
+use crate::hop::Measured;
+use crate::selftest::SelfTest;
+
+fn table(rows: &[Vec<String>]) -> String {
+    if rows.len() < 2 {
+        return String::new();
+    }
+    let mut html = "<div class=\"scroll\"><table>".to_owned();
+    for (at, row) in rows.iter().enumerate() {
+        let tag = if at == 0 { "th" } else { "td" };
+        html += "<tr>";
+        for cell in row {
+            let _ = write!(html, "<{tag}>{}</{tag}>", escape(cell));
+        }
+        html += "</tr>";
+    }
+    html + "</table></div>"
+}
+
+/// Latency by percentile of every candidate, of the rounds that count.
+fn percentiles(measured: &Measured) -> String {
+    let mut series = Vec::new();
+    for candidate in &measured.candidates {
+        let mut merged = onehop_load::record::histogram();
+        for block in measured.blocks.iter().filter(|block| !block.closed && block.candidate == candidate.name) {
+            if let Ok(histogram) = hdr::decode(&block.latency) {
+                merged.add(histogram).expect("all histograms have the same bounds");
+            }
+        }
+        if !merged.is_empty() {
+            series.push(Series::line(&candidate.name, load_html::percentiles(&merged)));
+        }
+    }
+    let plot = Plot {
+        title: String::new(),
+        x_label: "percentile, all rounds together".to_owned(),
+        y_label: "latency".to_owned(),
+        x: Scale::Nines,
+        y: Scale::Log,
+        show,
+        series,
+    };
+    plot.svg()
+}
+
+/// Horizontal bars with intervals.
+pub fn bars(title: &str, unit: &str, rows: &[(String, f64, f64, f64)]) -> String {
+    let (width, left, right, row) = (760.0, 110.0, 150.0, 26.0);
+    let height = 34.0 + rows.len() as f64 * row;
+    let most = rows.iter().map(|(_, _, _, high)| *high).fold(0.0f64, f64::max).max(1e-9);
+    let x = |value: f64| left + (value.max(0.0) / most) * (width - left - right);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" role=\"img\" \
+         font-family=\"system-ui, sans-serif\" font-size=\"13\" fill=\"currentColor\"><title>{0}</title>\
+         <text x=\"0\" y=\"16\" font-weight=\"600\">{0}</text>",
+        escape(title)
+    );
+    for (at, (name, value, low, high)) in rows.iter().enumerate() {
+        let y = 30.0 + at as f64 * row;
+        let colour = if name.starts_with("onehop") { COLOURS[0] } else { COLOURS[6] };
+        let (base, middle) = (y + 13.0, y + 8.0);
+        let (start, end, bar) = (x(*low), x(*high), x(*value) - left);
+        let _ = write!(
+            svg,
+            "<text x=\"{}\" y=\"{base}\" text-anchor=\"end\">{}</text>\
+             <rect x=\"{left}\" y=\"{y}\" width=\"{bar:.1}\" height=\"16\" rx=\"2\" fill=\"{colour}\"/>\
+             <line x1=\"{start:.1}\" x2=\"{end:.1}\" y1=\"{middle}\" y2=\"{middle}\" stroke=\"currentColor\" \
+             stroke-width=\"1.5\"/><text x=\"{:.1}\" y=\"{base}\">{value:.1} {unit}</text>",
+            left - 8.0,
+            escape(name),
+            end.max(x(*value)) + 8.0,
+        );
+    }
+    svg + "</svg>"
+}
+
+fn rows(analysis: &Analysis, figure: impl Fn(&Verdict) -> Option<(f64, f64, f64)>) -> Vec<(String, f64, f64, f64)> {
+    let one = |verdict: &Verdict| figure(verdict).map(|(value, low, high)| (verdict.name.clone(), value, low, high));
+    analysis.verdicts.iter().filter_map(one).collect()
+}
+
+/// The headline: added p50 and CPU time of a scenario, as one picture.
+pub fn picture(measured: &Measured, analysis: &Analysis) -> String {
+    let added = rows(analysis, |verdict| {
+        verdict.added.map(|added| (added[0].value / 1e3, added[0].low / 1e3, added[0].high / 1e3))
+    });
+    let cpu = rows(analysis, |verdict| verdict.cpu_us.map(|cpu| (cpu.value, cpu.low, cpu.high)));
+    let inner = |svg: String, y: f64, height: f64| {
+        svg.replacen("<svg ", &format!("<svg y=\"{y}\" width=\"760\" height=\"{height}\" "), 1)
+    };
+    let heights = [34.0 + added.len() as f64 * 26.0, 34.0 + cpu.len() as f64 * 26.0];
+    let title = &measured.scenario.title;
+    let first = bars(&format!("{title}: median latency that the hop adds"), "us", &added);
+    let second = bars(&format!("{title}: CPU time per request"), "us", &cpu);
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 800 {0}\" width=\"800\" height=\"{0}\">\
+         <rect width=\"800\" height=\"{0}\" fill=\"#ffffff\"/><g color=\"#1a1a1a\"><svg x=\"20\" y=\"16\" width=\"760\" \
+         height=\"{1}\" overflow=\"visible\">{2}{3}</svg></g></svg>\n",
+        heights[0] + heights[1] + 48.0,
+        heights[0] + heights[1] + 20.0,
+        inner(first, 0.0, heights[0]),
+        inner(second, heights[0] + 16.0, heights[1]),
+    )
+}
+
+/// report.html.
+pub fn report(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>, setup: &str) -> String {
+    let mut body = "<h1>What the hop costs</h1><p>Added latency is the difference of a candidate's quantile from the \
+                    direct one (no quantile of differences), with its 95&nbsp;% interval from a block bootstrap; n.s.: not \
+                    significant. CPU time is that of all the candidate's threads, in the same blocks as the \
+                    latency.</p>"
+        .to_owned();
+    body += "<h2>Self-tests of the instrument</h2>";
+    body += &match selftest {
+        Some(selftest) => table(&selftest.rows()),
+        None => "<p class=\"note bad\">They have not been run into this folder.</p>".to_owned(),
+    };
+    for (measured, analysis) in results {
+        let scenario = &measured.scenario;
+        let _ = write!(
+            body,
+            "<h2>{}</h2><p>{:.0} requests a second, {} connections, {} rounds in {} lives of the processes.</p>",
+            escape(&scenario.title),
+            measured.rate,
+            scenario.connections,
+            analysis.rounds.0,
+            scenario.restarts
+        );
+        for remark in markdown::remarks(measured, analysis) {
+            let class = if remark.starts_with("VOID") { "note bad" } else { "note" };
+            let _ = write!(body, "<p class=\"{class}\">{}</p>", escape(&remark));
+        }
+        if scenario.idle {
+            body += &table(&markdown::idle_table(analysis));
+            body += &bars(
+                "Memory per idle connection",
+                "KiB",
+                &rows(analysis, |v| v.per_connection_kib.map(|k| (k, k, k))),
+            );
+            continue;
+        }
+        body += &bars(
+            "Median latency that the hop adds",
+            "us",
+            &rows(analysis, |verdict| {
+                verdict.added.map(|added| (added[0].value / 1e3, added[0].low / 1e3, added[0].high / 1e3))
+            }),
+        );
+        body += &bars(
+            "CPU time per request",
+            "us",
+            &rows(analysis, |v| v.cpu_us.map(|cpu| (cpu.value, cpu.low, cpu.high))),
+        );
+        body += &table(&markdown::latency_table(analysis));
+        body += &percentiles(measured);
+        body += &table(&markdown::cost_table(analysis));
+        body += &table(&markdown::against_table(analysis));
+        body += &table(&markdown::ledger_table(analysis));
+    }
+    let _ = write!(body, "<h2>Setup</h2><pre style=\"white-space:pre-wrap\">{}</pre>", escape(setup));
+    page("What the hop costs", &body)
+}

@@ -1,0 +1,213 @@
+//! The tables of a report, as text.
+
+use std::fmt::Write;
+
+use super::analysis::{Analysis, QUANTILES, Verdict};
+use crate::hop::Measured;
+use crate::hop::scenario::Kind;
+use crate::hop::statistics::Estimate;
+use crate::selftest::SelfTest;
+
+/// Microseconds with their interval.
+pub fn micros(estimate: &Estimate) -> String {
+    let us = |ns: f64| {
+        let us = ns / 1e3;
+        if us.abs() < 100.0 { format!("{us:.1}") } else { format!("{us:.0}") }
+    };
+    format!("{} [{}, {}]", us(estimate.value), us(estimate.low), us(estimate.high))
+}
+
+/// A plain figure with its interval.
+pub fn figure(estimate: &Estimate, digits: usize) -> String {
+    format!("{:.digits$} [{:.digits$}, {:.digits$}]", estimate.value, estimate.low, estimate.high)
+}
+
+/// A cell of added latency: not significant or void figures say so.
+pub fn added(verdict: &Verdict, at: usize) -> String {
+    match &verdict.added {
+        None => "-".to_owned(),
+        Some(_) if verdict.void[at] => "void (lateness)".to_owned(),
+        Some(added) if !added[at].is_significant() => format!("{} n.s.", micros(&added[at])),
+        Some(added) => micros(&added[at]),
+    }
+}
+
+/// Column heads and cells of the latency table.
+pub fn latency_table(analysis: &Analysis) -> Vec<Vec<String>> {
+    let mut rows = vec![
+        ["candidate", "p50 us"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain(QUANTILES.map(|(name, _)| format!("added {name}, us")))
+            .collect(),
+    ];
+    for verdict in &analysis.verdicts {
+        let mut row = vec![verdict.name.clone(), format!("{:.1}", verdict.latency[0] / 1e3)];
+        row.extend((0..QUANTILES.len()).map(|at| added(verdict, at)));
+        rows.push(row);
+    }
+    rows
+}
+
+/// Column heads and cells of the cost table.
+pub fn cost_table(analysis: &Analysis) -> Vec<Vec<String>> {
+    let heads = [
+        "candidate",
+        "CPU us/request",
+        "user",
+        "x onehop",
+        "x floor",
+        "CPU us/request at most",
+        "bears, a second",
+        "switches/request",
+        "at rest MiB",
+        "under load MiB",
+        "failed",
+    ];
+    let mut rows: Vec<Vec<String>> = vec![heads.into_iter().map(str::to_owned).collect()];
+    let floor = analysis.verdicts.iter().find(|verdict| verdict.name == "raw-relay").and_then(|v| v.cpu_us);
+    let or = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    for verdict in &analysis.verdicts {
+        let ratio = verdict.cpu_us.zip(floor).map(|(own, floor)| format!("{:.2}", own.value / floor.value));
+        rows.push(vec![
+            verdict.name.clone(),
+            or(verdict.cpu_us.map(|cpu| figure(&cpu, 1))),
+            or(verdict.cpu_us.map(|_| format!("{:.0} %", verdict.user_part * 100.0))),
+            or(verdict.cpu_over_onehop.map(|ratio| figure(&ratio, 2))),
+            or(ratio),
+            or(verdict.busy_cpu_us.map(|us| format!("{us:.1}"))),
+            or(verdict.bears.map(|rate| format!("{rate:.0}"))),
+            or(verdict.cpu_us.map(|_| format!("{:.2} + {:.2}", verdict.switches[0], verdict.switches[1]))),
+            or(verdict.cpu_us.map(|_| format!("{:.1}", verdict.rest_kib / 1024.0))),
+            or(verdict.cpu_us.map(|_| format!("{:.1}", verdict.load_kib / 1024.0))),
+            verdict.failed.to_string(),
+        ]);
+    }
+    rows
+}
+
+/// Memory of idle connections.
+pub fn idle_table(analysis: &Analysis) -> Vec<Vec<String>> {
+    let heads = ["candidate", "at rest MiB", "with the connections MiB", "KiB per connection", "failed"];
+    let mut rows: Vec<Vec<String>> = vec![heads.into_iter().map(str::to_owned).collect()];
+    for verdict in analysis.verdicts.iter().filter(|verdict| verdict.per_connection_kib.is_some()) {
+        rows.push(vec![
+            verdict.name.clone(),
+            format!("{:.1}", verdict.rest_kib / 1024.0),
+            format!("{:.1}", verdict.load_kib / 1024.0),
+            format!("{:.2}", verdict.per_connection_kib.unwrap_or(0.0)),
+            verdict.failed.to_string(),
+        ]);
+    }
+    rows
+}
+
+/// Onehop against each peer: quantiles of Onehop less the peer's.
+pub fn against_table(analysis: &Analysis) -> Vec<Vec<String>> {
+    let mut rows: Vec<Vec<String>> = vec![
+        ["onehop less"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain(QUANTILES.map(|(name, _)| format!("{name}, us")))
+            .collect(),
+    ];
+    for verdict in &analysis.verdicts {
+        if let Some(against) = &verdict.against_onehop {
+            let cell = |estimate: &Estimate| {
+                if estimate.is_significant() { micros(estimate) } else { format!("{} n.s.", micros(estimate)) }
+            };
+            rows.push([verdict.name.clone()].into_iter().chain(against.iter().map(cell)).collect());
+        }
+    }
+    rows
+}
+
+/// The ledger beside the outside view.
+pub fn ledger_table(analysis: &Analysis) -> Vec<Vec<String>> {
+    let heads = ["candidate", "outside, us", "ledger: hop, us", "unexplained rest, us", "ledger: upstream wait, us"];
+    let mut rows: Vec<Vec<String>> = vec![heads.into_iter().map(str::to_owned).collect()];
+    for verdict in &analysis.verdicts {
+        if let Some(ledger) = &verdict.ledger {
+            let cells = [ledger.outside_us, ledger.hop_us, ledger.unexplained_us, ledger.upstream_us];
+            rows.push([verdict.name.clone()].into_iter().chain(cells.map(|us| format!("{us:.1}"))).collect());
+        }
+    }
+    rows
+}
+
+fn table(text: &mut String, rows: &[Vec<String>]) {
+    if rows.len() < 2 {
+        return;
+    }
+    for (at, row) in rows.iter().enumerate() {
+        let _ = writeln!(text, "| {} |", row.join(" | "));
+        if at == 0 {
+            let _ = writeln!(text, "|{}", "---|".repeat(row.len()));
+        }
+    }
+    text.push('\n');
+}
+
+/// What is said of a scenario beside its tables.
+pub fn remarks(measured: &Measured, analysis: &Analysis) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if let Some(why) = &analysis.void {
+        remarks.push(format!("VOID: {why}"));
+    } else if analysis.rounds.1 > 0 {
+        remarks.push(format!(
+            "{} of {} rounds were disturbed and left out ({})",
+            analysis.rounds.1,
+            analysis.rounds.0 + analysis.rounds.1,
+            analysis.disturbances.first().cloned().unwrap_or_default()
+        ));
+    }
+    for (name, why) in &measured.missing {
+        remarks.push(format!("{name} was not measured: {why}"));
+    }
+    if measured.scenario.kind == Kind::Mesh {
+        remarks.push("two plain hops one behind the other; mutual TLS between them is not configured here".to_owned());
+    }
+    if measured.scenario.new_connections {
+        remarks.push(
+            "raw-relay has an upstream connection per client connection: here it makes one for each request".to_owned(),
+        );
+    }
+    remarks.extend(measured.notes.iter().cloned());
+    remarks
+}
+
+/// summary.md.
+pub fn summary(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>) -> String {
+    let mut text = "# What the hop costs\n\nAdded latency is the difference of a candidate's quantile from the direct one \
+                    (which is no quantile of differences), in microseconds, with its 95 % interval from a block bootstrap; \
+                    n.s.: not significant. CPU time is that of all the candidate's threads, in the same blocks.\n\n"
+        .to_owned();
+    text += &match selftest {
+        Some(selftest) => selftest.markdown(),
+        None => {
+            "The instrument's self-tests have not been run into this folder (`onehop-bench self-test`).\n\n".to_owned()
+        }
+    };
+    for (measured, analysis) in results {
+        let scenario = &measured.scenario;
+        let _ = write!(
+            text,
+            "## {}\n\n{:.0} requests a second, {} connections, {} rounds in {} lives.\n\n",
+            scenario.title, measured.rate, scenario.connections, analysis.rounds.0, scenario.restarts
+        );
+        for remark in remarks(measured, analysis) {
+            let _ = writeln!(text, "> {remark}\n");
+        }
+        if scenario.idle {
+            table(&mut text, &idle_table(analysis));
+            continue;
+        }
+        table(&mut text, &latency_table(analysis));
+        table(&mut text, &cost_table(analysis));
+        table(&mut text, &against_table(analysis));
+        table(&mut text, &ledger_table(analysis));
+        let lateness = analysis.lateness.map(|ns| format!("{:.1}", ns / 1e3)).join(" / ");
+        let _ = writeln!(text, "Send lateness of the worst block at the same quantiles: {lateness} us.\n");
+    }
+    text
+}

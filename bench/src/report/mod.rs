@@ -1,0 +1,6 @@
+//! From raw blocks to what readers get: tables, a page, a picture.
+
+pub mod analysis;
+pub mod html;
+pub mod markdown;
+pub mod setup;

@@ -1,0 +1,127 @@
+//! The hop comparison as its users run it: what it writes, what it merges, and what it says of what is missing or wrong.
+//! No figure decides anything here: debug builds on a busy machine are measured.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use onehop_tests::{binary, build, folder};
+use serde_json::Value;
+
+static BENCH: OnceLock<PathBuf> = OnceLock::new();
+
+fn bench(arguments: &[&str], path: Option<&str>) -> Output {
+    let program = BENCH.get_or_init(|| {
+        binary();
+        build("onehop-bench")
+    });
+    let mut command = Command::new(program);
+    if let Some(path) = path {
+        command.env("PATH", path);
+    }
+    command.args(arguments).output().expect("runs")
+}
+
+fn scenario(name: &str, more: &str) -> PathBuf {
+    let path = folder().join(format!("{name}.toml"));
+    let text = format!(
+        "name = \"{name}\"\ntitle = \"A test\"\nprotocol = \"http\"\nsize = \"100\"\nconnections = 4\nrate = \"200\"\n\
+         restarts = 1\nrounds = 2\nblock = \"200ms\"\n{more}\n"
+    );
+    std::fs::write(&path, text).expect("writes");
+    path
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("text")
+}
+
+fn has_two_cpus() -> bool {
+    let two = onehop_net::usable_cpus().starts_with(&[0, 1]);
+    if !two {
+        println!("skipped: it needs the CPUs 0 and 1");
+    }
+    two
+}
+
+#[test]
+fn a_comparison_is_written_and_scenarios_are_merged() {
+    if !has_two_cpus() {
+        return;
+    }
+    let into = folder();
+    let gateway = scenario("one-hop", "kind = \"gateway\"\ncandidates = [\"raw-relay\", \"onehop\", \"onehop-poll\"]");
+    let mesh = scenario("two-hops", "kind = \"mesh\"\ncandidates = [\"onehop\"]");
+    for file in [&gateway, &mesh] {
+        let output = bench(&["hop", "--no-self-test", "--scenario", text(file), "--into", text(&into)], None);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        // Without self-tests nothing can be trusted: three.
+        assert_eq!(output.status.code(), Some(3), "{error}");
+    }
+    let summary = std::fs::read_to_string(into.join("summary.md")).expect("a summary");
+    for part in
+        ["added p99.9, us", "raw-relay", "onehop-poll", "unexplained rest", "two plain hops", "self-tests have not"]
+    {
+        assert!(summary.contains(part), "{part}: {summary}");
+    }
+    let html = std::fs::read_to_string(into.join("report.html")).expect("a page");
+    assert!(html.contains("</svg>") && !html.contains("src=") && !html.contains("NaN us"));
+    assert!(std::fs::read_to_string(into.join("SETUP.md")).expect("a setup").contains("kernel"));
+    assert!(into.join("headline.svg").is_file() && into.join("configs/one-hop/onehop/onehop.toml").is_file());
+    let raw = std::fs::read_to_string(into.join("scenarios/one-hop.json")).expect("raw results");
+    let raw: Value = serde_json::from_str(&raw).expect("JSON");
+    let blocks = raw["blocks"].as_array().expect("blocks");
+    // Four candidates: one closed block each, and two rounds.
+    assert_eq!(blocks.len(), 4 * 3);
+    for block in blocks.iter().filter(|block| block["candidate"] == "onehop") {
+        assert!(block["usage"]["cpu_ns"].as_u64().expect("a number") > 0 && block["failed"] == 0, "{block}");
+        let (ledger, requests) = (block["ledger"]["requests"].as_f64(), block["requests"].as_f64());
+        assert!(ledger.zip(requests).is_some_and(|(ledger, requests)| ledger >= requests), "{block}");
+    }
+    let again = bench(&["report", text(&into)], None);
+    assert!(String::from_utf8_lossy(&again.stdout).contains("A test"));
+}
+
+#[test]
+fn peers_that_are_not_installed_are_named() {
+    if !has_two_cpus() {
+        return;
+    }
+    let into = folder();
+    let file = scenario("missing", "kind = \"gateway\"\ncandidates = [\"raw-relay\", \"envoy\"]");
+    let arguments = ["hop", "--no-self-test", "--scenario", text(&file), "--into", text(&into)];
+    let output = bench(&arguments, Some("/nowhere"));
+    assert_eq!(output.status.code(), Some(3));
+    let summary = std::fs::read_to_string(into.join("summary.md")).expect("what could be measured is kept");
+    assert!(summary.contains("envoy was not measured: envoy is not installed"), "{summary}");
+    assert!(std::fs::read_to_string(into.join("SETUP.md")).expect("a setup").contains("| envoy | not measured |"));
+    let peers = bench(&["peers"], Some("/nowhere"));
+    assert!(String::from_utf8_lossy(&peers.stdout).contains("missing: envoy is not installed"));
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let into = folder();
+    let bad = scenario("bad", "kind = \"tunnel\"");
+    let good = scenario("good", "kind = \"gateway\"");
+    let cases: [(&[&str], &str); 6] = [
+        (&["--scenario", text(&bad)], "unknown variant `tunnel`"),
+        (&["--scenario", "no-such-scenario"], "neither a scenario"),
+        (&["--scenario", text(&good), "--proxy-cpu", "4000"], "CPU 4000 cannot be pinned to"),
+        (&["--scenario", text(&good), "--proxy-cpu", "0"], "need a CPU each"),
+        (&["--scenario", text(&good), "--into", "/proc/nowhere"], "/proc/nowhere"),
+        (&["--frobnicate"], "--frobnicate"),
+    ];
+    for (arguments, part) in cases {
+        let mut all = vec!["hop", "--no-self-test"];
+        if !arguments.contains(&"--into") {
+            all.extend(["--into", text(&into)]);
+        }
+        all.extend(arguments);
+        let output = bench(&all, None);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(part), "{arguments:?}: {error}");
+    }
+    let output = bench(&["report", text(&into)], None);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("holds no results"));
+}

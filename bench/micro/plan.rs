@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use onehop_meter::Registry;
 use onehop_plan::balance::Balancer;
+use onehop_plan::route::{Facts, Scratch};
 use onehop_plan::{BalanceKind, Snapshot};
 
 fn compile(text: String) -> Arc<Snapshot> {
@@ -42,12 +44,25 @@ fn routes(criterion: &mut Criterion) {
             map.insert(format!("/service-{number}/v1"), number);
         }
         let mut at = 0;
-        let mut next = || {
+        let mut next = || -> &str {
             at = (at + 1) & 1023;
-            paths[at].as_str()
+            &paths[at]
         };
         group.bench_with_input(BenchmarkId::new("prefix among", count), &count, |bencher, _| {
-            bencher.iter(|| table.find(b"api.example.com", black_box(next().as_bytes()), b"GET").is_some());
+            let mut scratch = Scratch::default();
+            bencher.iter(|| {
+                let path = black_box(next());
+                let facts = Facts {
+                    host: b"api.example.com",
+                    path: path.as_bytes(),
+                    query: b"",
+                    method: b"GET",
+                    header: &|_| None,
+                    source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                    sni: None,
+                };
+                table.find(&facts, &mut scratch).is_some()
+            });
         });
         group.bench_with_input(BenchmarkId::new("matchit (yardstick) among", count), &count, |bencher, _| {
             bencher.iter(|| router.at(black_box(next())).is_ok());

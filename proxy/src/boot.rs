@@ -52,6 +52,21 @@ pub fn explain(problems: &[onehop_plan::Problem], loaded: Option<&Loaded>) -> St
     problems.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
+/// `onehop sidecar`.
+pub fn sidecar(arguments: &Gateway) -> Result<(), String> {
+    let Some(path) = &arguments.config else {
+        return Err("onehop sidecar needs --config FILE".to_owned());
+    };
+    let loaded = onehop_config::load(path).map_err(|failure| failure.to_string())?;
+    if !loaded.model.sidecar {
+        return Err(format!("{}: a sidecar's configuration needs a [sidecar] table", path.display()));
+    }
+    let mut arguments = Gateway { workers: arguments.workers.or(loaded.model.runtime.workers), ..arguments.clone() };
+    // It shares the machine with the app that it serves.
+    arguments.workers = arguments.workers.or(Some(1));
+    gateway(&arguments)
+}
+
 /// `onehop gateway`.
 pub fn gateway(arguments: &Gateway) -> Result<(), String> {
     let (mut model, loaded, source) = match (&arguments.config, arguments.listen) {
@@ -128,6 +143,9 @@ pub fn run(
         eprintln!(
             "onehop: only {files} files may be open: each proxied connection takes two; raise the hard limit (ulimit -Hn)"
         );
+    }
+    if let Some(mark) = model.runtime.mark {
+        onehop_net::mark_connections(mark);
     }
     let workers = worker_count(model);
     let registry = Registry::new(workers);

@@ -1,7 +1,9 @@
 //! The `onehop` binary: command line, boot, and what is told to whoever runs it.
 
 mod boot;
+mod certs;
 mod demo;
+mod redirect;
 mod route;
 
 use std::net::SocketAddr;
@@ -25,6 +27,13 @@ struct Cli {
 enum Command {
     /// Runs the edge gateway.
     Gateway(Gateway),
+    /// Runs the mesh sidecar before an app: its configuration has a [sidecar].
+    Sidecar(Gateway),
+    /// Redirects the connections of an app to its sidecar, by nftables, in this network namespace.
+    Redirect {
+        #[command(subcommand)]
+        command: redirect::Redirect,
+    },
     /// Checks a configuration: exit 0, or 1 with file:line:column and what was meant.
     Check {
         /// A TOML file, or a folder of them.
@@ -33,6 +42,8 @@ enum Command {
     },
     /// Says which route a request takes, and why each other one does not.
     Route(route::Question),
+    /// Makes a trust domain for trying and testing: a root, an intermediate, and a short-lived SVID for each service.
+    Certs(certs::Certs),
     /// Prints the JSON Schema of the configuration language, for editors.
     Schema,
     /// Runs an origin and a gateway on loopback and says what the hop costs each request.
@@ -44,7 +55,7 @@ enum Command {
 }
 
 /// How the gateway is run.
-#[derive(Args, Default)]
+#[derive(Args, Clone, Default)]
 struct Gateway {
     /// A TOML file, or a folder of them.
     #[arg(long, conflicts_with_all = ["listen", "to"], required_unless_present = "listen")]
@@ -76,8 +87,11 @@ fn main() -> ExitCode {
     onehop_net::avoid_huge_pages();
     let result = match Cli::parse().command {
         Command::Gateway(gateway) => boot::gateway(&gateway),
+        Command::Sidecar(sidecar) => boot::sidecar(&sidecar),
+        Command::Redirect { command } => redirect::run(&command),
         Command::Check { config } => boot::check(&config),
         Command::Route(question) => route::run(&question),
+        Command::Certs(wanted) => certs::run(&wanted),
         Command::Schema => {
             println!("{:#}", onehop_config::schema());
             Ok(())

@@ -4,12 +4,15 @@
 mod client;
 mod load;
 mod origin;
+pub mod pki;
 mod proxy;
+mod secure;
 
 pub use client::{Client, Response};
 pub use load::{Load, LoadOrigin};
 pub use origin::{Connection, Origin};
 pub use proxy::{Proxy, binary, build, folder};
+pub use secure::{Tls, TlsClient};
 
 /// Waits until something holds, looking again and again; panics with the text after ten seconds.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {

@@ -111,6 +111,18 @@ impl Connection {
         }
     }
 
+    /// Reads a line with its end; none when the peer has ended.
+    pub fn line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            match self.read(1).pop() {
+                Some(byte) => line.push(byte),
+                None => return None,
+            }
+        }
+        Some(String::from_utf8_lossy(&line).into_owned())
+    }
+
     /// Reads so many bytes, or fewer at the end.
     pub fn read(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count && self.more() {}

@@ -294,7 +294,9 @@ fn the_demo_tells_what_each_request_cost_and_ends() {
         let response = client.get(path);
         assert!(response.text().starts_with(&format!("Hello from the origin: GET {path}")));
         assert!(response.field("server-timing").is_some_and(|timing| timing.starts_with("onehop;dur=")));
-        assert!(next("the hop took").starts_with(&format!("GET {path} -> 200")));
+        let told = next("together");
+        assert!(told.starts_with(&format!("GET {path} -> 200: gateway ")), "{told}");
+        assert!(told.contains("outbound ") && told.contains("inbound "), "{told}");
     }
     assert!(demo.wait().expect("a child").success());
 }

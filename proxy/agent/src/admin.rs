@@ -19,6 +19,7 @@ use onehop_plan::{DRAINED, Snapshot};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use crate::identity;
 use crate::run::{Shared, lock};
 
 /// Connections served at once.
@@ -96,7 +97,7 @@ async fn answer(request: Request<Incoming>, shared: Shared) -> Result<Reply, Inf
     let path = request.uri().path().to_owned();
     Ok(match (request.method(), path.as_str()) {
         (&Method::GET | &Method::HEAD, "/live") => health(stuck(&shared)),
-        (&Method::GET | &Method::HEAD, "/ready") => health(unready(&shared)),
+        (&Method::GET | &Method::HEAD, "/ready") => ready(&shared),
         (&Method::GET | &Method::HEAD, "/metrics") => {
             let registry = lock(&shared).publisher.registry().clone();
             reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", registry.scrape())
@@ -125,6 +126,14 @@ fn health(trouble: Option<String>) -> Reply {
     }
 }
 
+fn ready(shared: &Shared) -> Reply {
+    let own = lock(shared).publisher.snapshot().and_then(|snapshot| snapshot.identity.clone());
+    match (unready(shared), identity::warning(own.as_ref())) {
+        (None, Some(warning)) => reply(StatusCode::OK, "text/plain", format!("ok\n{warning}\n")),
+        (trouble, _) => health(trouble),
+    }
+}
+
 fn stuck(shared: &Shared) -> Option<String> {
     let registry = lock(shared).publisher.registry().clone();
     let now = onehop_net::clock::now();
@@ -138,6 +147,14 @@ fn unready(shared: &Shared) -> Option<String> {
         return Some("draining".to_owned());
     }
     let registry = lock(shared).publisher.registry().clone();
+    {
+        let status = lock(shared);
+        let wanted = status.publisher.model().is_some_and(|model| model.identity.is_some());
+        let own = status.publisher.snapshot().and_then(|snapshot| snapshot.identity.as_ref());
+        if let Some(trouble) = identity::trouble(wanted, own) {
+            return Some(trouble);
+        }
+    }
     let idle = registry.core().all().position(|core| core.snapshot_generation.get() == 0);
     idle.map(|core| format!("core {core} does not serve yet")).or_else(|| stuck(shared))
 }

@@ -10,8 +10,11 @@ pub const LOOK: Duration = Duration::from_millis(200);
 
 type Fingerprint = Vec<(PathBuf, u64, i64, i64, u64)>;
 
-fn fingerprint(path: &Path) -> Fingerprint {
-    let files = onehop_config::files(path).unwrap_or_default();
+fn fingerprint(path: &Path, also: &[PathBuf]) -> Fingerprint {
+    let mut files = onehop_config::files(path).unwrap_or_default();
+    if !files.is_empty() {
+        files.extend_from_slice(also);
+    }
     let print = |file: PathBuf| {
         let data = std::fs::metadata(&file).ok()?;
         Some((file, data.ino(), data.mtime(), data.mtime_nsec(), data.size()))
@@ -22,15 +25,17 @@ fn fingerprint(path: &Path) -> Fingerprint {
 /// One watched path.
 pub struct Watch {
     path: PathBuf,
+    /// The certificates, keys and bundles that the configuration names.
+    also: Vec<PathBuf>,
     loaded: Fingerprint,
     last: Fingerprint,
 }
 
 impl Watch {
     /// From what is there now.
-    pub fn new(path: &Path) -> Watch {
-        let now = fingerprint(path);
-        Watch { path: path.to_owned(), loaded: now.clone(), last: now }
+    pub fn new(path: &Path, also: Vec<PathBuf>) -> Watch {
+        let now = fingerprint(path, &also);
+        Watch { path: path.to_owned(), also, loaded: now.clone(), last: now }
     }
 
     /// The path.
@@ -40,7 +45,7 @@ impl Watch {
 
     /// Whether it changed since it was loaded last and has come to rest. True once per change.
     pub fn look(&mut self) -> bool {
-        let now = fingerprint(&self.path);
+        let now = fingerprint(&self.path, &self.also);
         let at_rest = now == self.last;
         self.last = now;
         // A file that is gone for a moment (removed and written anew) is no change yet.
@@ -53,8 +58,16 @@ impl Watch {
 
     /// It was loaded for another reason.
     pub fn loaded(&mut self) {
-        self.last = fingerprint(&self.path);
+        self.last = fingerprint(&self.path, &self.also);
         self.loaded = self.last.clone();
+    }
+
+    /// The configuration in force names these files.
+    pub fn names(&mut self, also: Vec<PathBuf>) {
+        if also != self.also {
+            self.also = also;
+            self.loaded();
+        }
     }
 }
 
@@ -68,7 +81,7 @@ mod tests {
         std::fs::create_dir_all(&folder).expect("a folder");
         let path = folder.join("c.toml");
         std::fs::write(&path, "one").expect("writes");
-        let mut watch = Watch::new(&path);
+        let mut watch = Watch::new(&path, Vec::new());
         assert!(!watch.look());
         std::fs::write(&path, "three").expect("writes");
         assert!(!watch.look(), "it may still be written");

@@ -4,6 +4,7 @@
 mod admin;
 mod dns;
 mod file;
+mod identity;
 mod log;
 mod publish;
 mod run;

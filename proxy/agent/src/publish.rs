@@ -65,6 +65,7 @@ pub struct Publisher {
     cores: Vec<Sender<Order>>,
     bound: BTreeMap<String, Bound>,
     snapshot: Option<Arc<Snapshot>>,
+    model: Option<Model>,
     resolved: HashMap<String, Vec<IpAddr>>,
 }
 
@@ -74,7 +75,7 @@ pub type FirstSockets = Vec<Vec<Socket>>;
 impl Publisher {
     /// For so many cores as there are mailboxes.
     pub fn new(registry: Arc<Registry>, cores: Vec<Sender<Order>>) -> Publisher {
-        Publisher { registry, cores, bound: BTreeMap::new(), snapshot: None, resolved: HashMap::new() }
+        Publisher { registry, cores, bound: BTreeMap::new(), snapshot: None, model: None, resolved: HashMap::new() }
     }
 
     /// The snapshot in force.
@@ -111,6 +112,7 @@ impl Publisher {
         let sockets = copies(&bound, self.cores.len())?;
         self.bound.extend(bound);
         self.snapshot = Some(snapshot.clone());
+        self.model = Some(model.clone());
         Ok((snapshot, sockets))
     }
 
@@ -134,8 +136,27 @@ impl Publisher {
             self.post(core, Order::Install { snapshot: snapshot.clone(), sockets: sockets.pop().unwrap_or_default() });
         }
         self.snapshot = Some(snapshot);
+        self.model = Some(model.clone());
         self.registry.retire();
         Ok(())
+    }
+
+    /// The model in force.
+    pub fn model(&self) -> Option<&Model> {
+        self.model.as_ref()
+    }
+
+    /// Takes new contents of files over that the model in force names; what else it says stays.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub fn renew(
+        &mut self,
+        files: impl IntoIterator<Item = (std::path::PathBuf, Arc<Vec<u8>>)>,
+    ) -> Result<(), Refused> {
+        let Some(mut model) = self.model.clone() else { return Ok(()) };
+        model.files.0.extend(files.into_iter().map(|(path, content)| (path, Ok(content))));
+        self.publish(&model)
     }
 
     /// Takes newly resolved names over.
@@ -178,7 +199,7 @@ impl Publisher {
     /// Binds the listeners that are new or elsewhere than before.
     fn bind(&self, model: &Model, mut inherited: Vec<(String, OwnedFd)>) -> Result<BTreeMap<String, Bound>, Refused> {
         let mut fresh = BTreeMap::new();
-        for listener in &model.listeners {
+        for listener in model.listeners.iter().filter(|listener| listener.is_bound()) {
             if self.bound.get(&listener.name).is_some_and(|bound| bound.wanted == listener.address) {
                 continue;
             }
@@ -198,6 +219,9 @@ impl Publisher {
                 // Port 0: the first socket finds a free port, the others join it.
                 address = onehop_net::local_address(&socket).unwrap_or(address);
                 is_ours = true;
+                if listener.transparent {
+                    onehop_net::make_transparent(&socket).map_err(refused)?;
+                }
                 sockets.push(socket);
             }
             fresh.insert(listener.name.clone(), Bound { wanted: listener.address, actual: address, sockets });

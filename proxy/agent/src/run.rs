@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::admin;
 use crate::dns::Names;
 use crate::file::{LOOK, Watch};
+use crate::identity;
 use crate::log::Log;
 use crate::publish::Publisher;
 use crate::takeover;
@@ -82,7 +83,7 @@ async fn watch(agent: Agent, serving: impl FnOnce(Option<SocketAddr>)) -> std::i
     publisher.registry().add("onehop_config_reloads_total", "Configurations taken over.", 0.0);
     publisher.registry().add("onehop_config_refused_total", "Configurations refused.", 0.0);
     let mut files = match &source {
-        Source::Path(path) => Some(Watch::new(path)),
+        Source::Path(path) => Some(Watch::new(path, publisher.model().map(Model::file_names).unwrap_or_default())),
         Source::Fixed => None,
     };
     let shown = files.as_ref().map_or("command line".to_owned(), |files| files.path().display().to_string());
@@ -93,6 +94,7 @@ async fn watch(agent: Agent, serving: impl FnOnce(Option<SocketAddr>)) -> std::i
     let mut endings = Endings::new()?;
     let (mut hangup, mut reopen) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
     let mut names = Names::new();
+    let mut identities = Identities::start(&shared);
     serving(served.as_ref().map(|served| served.address));
     let mut tick = tokio::time::interval(LOOK);
     loop {
@@ -102,7 +104,9 @@ async fn watch(agent: Agent, serving: impl FnOnce(Option<SocketAddr>)) -> std::i
                     reload(&mut files, &shared, &log).await;
                 }
                 refresh(&mut names, &shared).await;
+                show_identity(&shared);
             }
+            Some(sent) = identities.next() => renew(sent, &shared).await,
             _ = hangup.recv() => reload(&mut files, &shared, &log).await,
             _ = reopen.recv() => log.open(lock(&shared).publisher.snapshot().and_then(|snapshot| snapshot.access_log.clone())),
             _ = endings.end() => break,
@@ -182,6 +186,7 @@ async fn reload(files: &mut Option<Watch>, shared: &Shared, log: &Log) {
             status.last_error = None;
             registry.add("onehop_config_reloads_total", "Configurations taken over.", 1.0);
             registry.set_gauge("onehop_config_valid", "Whether the configuration read last is in force.", 1.0);
+            files.names(status.publisher.model().map(Model::file_names).unwrap_or_default());
             log.open(status.publisher.snapshot().and_then(|snapshot| snapshot.access_log.clone()));
             eprintln!(
                 "onehop: configuration {} is in force (generation {})",
@@ -199,22 +204,67 @@ async fn reload(files: &mut Option<Watch>, shared: &Shared, log: &Log) {
 }
 
 fn take_over(path: &std::path::Path, shared: &Shared) -> Result<(), String> {
-    let loaded = onehop_config::load(path).map_err(|failure| failure.to_string())?;
+    let mut loaded = onehop_config::load(path).map_err(|failure| failure.to_string())?;
+    let mut status = lock(shared);
+    // What came from elsewhere than files goes on.
+    for (path, content) in status.publisher.model().map(|model| model.files.0.clone()).unwrap_or_default() {
+        loaded.model.files.0.entry(path).or_insert(content);
+    }
     let model: &Model = &loaded.model;
-    let published = lock(shared).publisher.publish(model);
+    let published = status.publisher.publish(model);
     if published.is_ok()
-        && let Some(snapshot) = lock(shared).publisher.snapshot()
+        && let Some(snapshot) = status.publisher.snapshot()
     {
         for warning in &snapshot.warnings {
             eprintln!("{}", loaded.explain(warning));
         }
     }
+    drop(status);
     published.map_err(|refused| match refused {
         crate::Refused::Problems(problems) => {
             problems.iter().map(|problem| loaded.explain(problem).to_string()).collect::<Vec<_>>().join("\n")
         }
         other => other.to_string(),
     })
+}
+
+fn show_identity(shared: &Shared) {
+    let status = lock(shared);
+    let own = status.publisher.snapshot().and_then(|snapshot| snapshot.identity.as_ref());
+    identity::show(own, status.publisher.registry());
+}
+
+/// Identities that the Workload API sends.
+struct Identities(Option<tokio::sync::mpsc::Receiver<identity::Sent>>);
+
+impl Identities {
+    fn start(shared: &Shared) -> Identities {
+        let wanted = lock(shared).publisher.model().and_then(|model| model.identity.clone());
+        Identities(wanted.filter(|wanted| wanted.workload_api.is_some()).map(|wanted| {
+            let (sender, receiver) = tokio::sync::mpsc::channel(1);
+            tokio::spawn(identity::receive(wanted, sender));
+            receiver
+        }))
+    }
+
+    async fn next(&mut self) -> Option<identity::Sent> {
+        match &mut self.0 {
+            Some(receiver) => receiver.recv().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn renew(sent: identity::Sent, shared: &Shared) {
+    let theirs = shared.clone();
+    let renewed = tokio::task::spawn_blocking(move || lock(&theirs).publisher.renew(sent.files)).await;
+    match renewed {
+        Ok(Ok(())) => eprintln!("onehop: an identity from the Workload API is in force"),
+        Ok(Err(refused)) => {
+            eprintln!("onehop: an identity from the Workload API was refused, the old one stays: {refused}")
+        }
+        Err(panic) => eprintln!("onehop: an identity from the Workload API could not be taken over: {panic}"),
+    }
 }
 
 async fn refresh(names: &mut Names, shared: &Shared) {

@@ -114,5 +114,7 @@ pub fn parse(texts: &[(String, String)]) -> Result<Loaded, Failure> {
     for (name, text) in texts {
         wrong.extend(language::read(name, text, &mut model, &mut positions));
     }
+    role::settle(&mut model);
+    model.read_files();
     if wrong.is_empty() { Ok(Loaded { model, positions }) } else { Err(Failure::Wrong(wrong)) }
 }

@@ -47,11 +47,15 @@ impl Positions {
     fn find(&self, place: Place) -> (usize, Range<usize>) {
         let table = match place {
             Place::Runtime(_) => Place::Runtime(""),
+            Place::Identity => Place::Identity,
+            Place::Sidecar => Place::Sidecar,
             Place::Listener(at, _) => Place::Listener(at, ""),
             Place::Route(at, _) => Place::Route(at, ""),
             Place::Cluster(at, _) => Place::Cluster(at, ""),
         };
         let found = self.known.get(&place).or_else(|| self.known.get(&table));
+        // What a preset made stands where the preset stands.
+        let found = found.or_else(|| self.known.get(&Place::Sidecar));
         found.cloned().unwrap_or((0, 0..0))
     }
 }
@@ -64,6 +68,11 @@ pub struct File<'a> {
 }
 
 impl File<'_> {
+    /// A path as it is written; relative ones start from the configuration's own folder.
+    pub fn path(&self, text: &str) -> std::path::PathBuf {
+        std::path::Path::new(self.name).parent().unwrap_or(std::path::Path::new("")).join(text)
+    }
+
     pub fn wrong(&mut self, span: Range<usize>, message: impl Into<String>, hint: Option<String>) {
         self.wrong.push(Diagnostic::new(self.name, self.text, span, message.into(), hint));
     }

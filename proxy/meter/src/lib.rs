@@ -5,12 +5,16 @@ pub mod core;
 pub mod histogram;
 pub mod ledger;
 pub mod names;
+mod peers;
 pub mod record;
 mod registry;
 mod scrape;
 mod series;
+mod tls;
 
 pub use crate::core::{Counter, Gauge, PerCore};
 pub use histogram::{Histogram, LazyHistogram};
+pub use peers::PeerMeters;
 pub use registry::Registry;
 pub use series::{ClusterMeters, CoreMeters, EndpointMeters, ListenerMeters, RouteMeters};
+pub use tls::{TlsMeters, TlsReason};

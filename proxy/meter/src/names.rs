@@ -71,6 +71,14 @@ reasons! {
     BadProxyHeader = "bad-proxy-header",
     /// The protocol of the first bytes is not served here.
     UnknownProtocol = "unknown-protocol",
+    /// The TLS handshake with the endpoint failed.
+    TlsFailed = "tls-failed",
+    /// The request is for a host that this connection's certificate does not serve.
+    Misdirected = "misdirected",
+    /// A rule denies it.
+    AccessDenied = "access-denied",
+    /// The destination that a captured connection was meant for is not to be reached from here.
+    DestinationRefused = "destination-refused",
     /// Nothing moved on a tunnel.
     IdleTimeout = "idle-timeout",
     /// The proxy is shutting down.

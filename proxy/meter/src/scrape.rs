@@ -6,6 +6,7 @@ use crate::core::{Counter, Gauge, PerCore};
 use crate::histogram::{LazyHistogram, Merged};
 use crate::names::Reason;
 use crate::registry::{Family, Registry};
+use crate::tls::{TlsMeters, TlsReason};
 
 /// Routes that show a histogram; the others show only its sum and count in the counters beside it.
 const MAX_HISTOGRAMS: usize = 1_000;
@@ -47,6 +48,45 @@ impl Text {
         self.head(name, "gauge", help);
         for (key, series) in family {
             self.sample(name, &label(key), series.sum_gauge(|block| figure(block).get()));
+        }
+    }
+
+    /// The handshakes of every listener, or of every cluster.
+    fn handshakes<T>(&mut self, family: &Family<T>, label: Labels, prefix: &str, figure: impl Fn(&T) -> &TlsMeters) {
+        let name = format!("{prefix}_tls_handshakes_total");
+        self.head(&name, "counter", "TLS handshakes that succeeded, full or resumed.");
+        let seen = |series: &PerCore<T>| series.sum(|block| figure(block).full.get() + figure(block).resumed.get());
+        for (key, series) in family.iter().filter(|(_, series)| seen(series) > 0) {
+            let full = series.sum(|block| figure(block).full.get());
+            self.sample(&name, &format!("{},kind=\"full\"", label(key)), full);
+            let resumed = series.sum(|block| figure(block).resumed.get());
+            self.sample(&name, &format!("{},kind=\"resumed\"", label(key)), resumed);
+        }
+        let name = format!("{prefix}_tls_handshake_seconds_total");
+        self.head(&name, "counter", "Time from the first to the last byte of successful handshakes.");
+        for (key, series) in family.iter().filter(|(_, series)| seen(series) > 0) {
+            self.sample(&name, &label(key), series.sum(|block| figure(block).time_ns.get()) as f64 / 1e9);
+        }
+        let name = format!("{prefix}_peer_connections_total");
+        self.head(&name, "counter", "TLS connections by the identity that the peer has shown.");
+        for (key, series) in family {
+            let mut peers = std::collections::BTreeMap::new();
+            for (peer, count) in series.all().flat_map(|block| figure(block).peers.each()) {
+                *peers.entry(peer).or_insert(0) += count;
+            }
+            for (peer, count) in peers {
+                self.sample(&name, &format!("{},peer=\"{}\"", label(key), escape(peer)), count);
+            }
+        }
+        let name = format!("{prefix}_tls_failures_total");
+        self.head(&name, "counter", "TLS handshakes that failed, and identities that were refused, by reason.");
+        for (key, series) in family {
+            for (at, reason) in TlsReason::ALL.iter().enumerate() {
+                let count = series.sum(|block| figure(block).failures[at].get());
+                if count > 0 {
+                    self.sample(&name, &format!("{},reason=\"{}\"", label(key), reason.as_str()), count);
+                }
+            }
         }
     }
 
@@ -182,6 +222,14 @@ impl Registry {
                 }
             }
         }
+        text.counters(
+            family,
+            listener,
+            "onehop_listener_would_deny_total",
+            "Requests and connections that an authorization rule in dry-run mode would have refused.",
+            |block| &block.would_deny,
+        );
+        text.handshakes(family, listener, "onehop_listener", |block| &block.tls);
         text.histograms(family, listener, "onehop_listener_hop_seconds", "Time in the proxy's own hands.", |block| {
             &block.hop
         });
@@ -265,6 +313,7 @@ impl Registry {
         text.counters(family, cluster, "onehop_cluster_overflow_total", "Requests refused for a limit.", |block| {
             &block.overflow
         });
+        text.handshakes(family, cluster, "onehop_cluster", |block| &block.tls);
         let family = &families.endpoints;
         text.counters(family, endpoint, "onehop_endpoint_requests_total", "Requests and TCP connections.", |block| {
             &block.requests

@@ -3,6 +3,7 @@
 use crate::core::{Counter, Gauge};
 use crate::histogram::LazyHistogram;
 use crate::names::REASONS;
+use crate::tls::TlsMeters;
 
 /// How many rules a message can break, at most.
 pub const REJECTS: usize = 64;
@@ -24,6 +25,8 @@ pub struct ListenerMeters {
     pub bytes_out: Counter,
     /// Failures by reason.
     pub faults: [Counter; REASONS],
+    /// Requests and connections that a rule on trial would have refused.
+    pub would_deny: Counter,
     /// Messages refused, by the rule they break (the codec's numbering).
     pub rejected: [Counter; REJECTS],
     /// The proxy's own time, and the waits, of each exchange.
@@ -32,6 +35,8 @@ pub struct ListenerMeters {
     pub client_wait: LazyHistogram,
     /// Waiting for the upstream.
     pub upstream_wait: LazyHistogram,
+    /// Handshakes with clients.
+    pub tls: TlsMeters,
 }
 
 impl Default for ListenerMeters {
@@ -44,10 +49,12 @@ impl Default for ListenerMeters {
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             faults: std::array::from_fn(|_| Counter::default()),
+            would_deny: Counter::default(),
             rejected: std::array::from_fn(|_| Counter::default()),
             hop: LazyHistogram::default(),
             client_wait: LazyHistogram::default(),
             upstream_wait: LazyHistogram::default(),
+            tls: TlsMeters::default(),
         }
     }
 }
@@ -92,6 +99,8 @@ pub struct ClusterMeters {
     pub retries: Counter,
     /// Requests refused for a limit.
     pub overflow: Counter,
+    /// Handshakes with endpoints.
+    pub tls: TlsMeters,
 }
 
 /// An endpoint, on one core.

@@ -19,6 +19,6 @@ pub use address::{Address, Peer};
 pub use stream::Stream;
 pub use sys::buf::{Buf, Size, in_use as buffers_in_use};
 pub use sys::handoff::{receive_descriptors, send_descriptors};
-pub use sys::listen::{bind, bind_unix, local_address};
+pub use sys::listen::{bind, bind_unix, local_address, make_transparent};
 pub use sys::process::{avoid_huge_pages, make_pipe, open_files, pin_to_cpu, raise_open_files, usable_cpus};
-pub use sys::socket::shutdown_read;
+pub use sys::socket::{mark_connections, shutdown_read};

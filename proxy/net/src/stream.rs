@@ -379,6 +379,11 @@ impl Stream {
         socket::names(self.fd)
     }
 
+    /// Where the connection was meant to go before it was redirected here; its local address where it was not.
+    pub fn original_destination(&self) -> Option<SocketAddr> {
+        socket::original_destination(self.fd)
+    }
+
     /// Its descriptor, for logs.
     pub fn raw_fd(&self) -> RawFd {
         self.fd

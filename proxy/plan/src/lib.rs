@@ -1,18 +1,23 @@
 //! Floor 1: the neutral model of what is wanted, compiled into one immutable snapshot that the cores execute.
 //! Pure data and pure functions; may import `meter`. Knows no file format, no role and no socket.
 
+pub mod authz;
 pub mod balance;
 mod compile;
 pub mod filter;
+pub mod identity;
 pub mod model;
 pub mod order;
 pub mod route;
 mod snapshot;
+pub mod tls;
 
 pub use compile::{Place, Problem, compile, nearest};
-pub use model::{AccessLog, Address, BalanceKind, Layer, LogFormat, ProxyProtocol, RequestId, RetryOn};
+pub use model::{
+    AccessLog, Address, BalanceKind, ClientCert, Layer, LogFormat, Original, ProxyProtocol, RequestId, RetryOn,
+};
 pub use route::HostTable;
 pub use snapshot::{
-    Cluster, ClusterRef, ConnectionLimits, DRAINED, Endpoint, EndpointSet, HttpPolicy, Listener, Mirror, Pool, Retry,
-    Route, Snapshot, Split, TcpPolicy,
+    Cluster, ClusterRef, ConnectionLimits, DRAINED, Endpoint, EndpointSet, HttpPolicy, Listener, Mirror, Own, Pool,
+    Retry, Route, Snapshot, Split, TcpPolicy,
 };

@@ -21,6 +21,7 @@ use crate::connections::{Doing, Entry};
 use crate::http1;
 use crate::http1::forward::Origin;
 use crate::l4;
+use crate::secure;
 use crate::shard::Shard;
 
 /// Serves one accepted connection as a task of its own.
@@ -62,13 +63,27 @@ async fn guard(mut task: Pin<Box<impl Future<Output = ()>>>) -> Result<(), Box<d
 
 /// (A block instead of an `async fn`, which would keep each argument twice.)
 fn serve(shard: Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Peer) -> impl Future<Output = ()> {
-    let mut origin = Origin { peer, tls: false };
+    let mut origin = Origin { peer, tls: false, destination: None, secure: None };
     async move {
         let Ok(mut stream) = Stream::new(fd) else {
             return;
         };
         if matches!(origin.peer, Peer::Tcp(_)) {
             stream.set_nodelay();
+        }
+        let mut listener = listener;
+        if listener.capture {
+            match captured(&shard, &stream, &listener) {
+                Ok((destination, serving)) => {
+                    origin.destination = Some(destination);
+                    listener = serving;
+                }
+                Err(reason) => {
+                    http1::count_fault(&shard, &listener, reason);
+                    stream.reset_on_close();
+                    return;
+                }
+            }
         }
         let entry = shard.connections.enter(stream.raw_fd(), listener.name.clone(), origin.peer, clock::now());
         if listener.proxy_protocol {
@@ -86,29 +101,71 @@ fn serve(shard: Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Peer) -> 
                 }
             }
         }
+        if listener.tls.is_some() {
+            match Box::pin(secure::accept(&shard, &mut stream, &entry, &listener)).await {
+                Ok(None) => {}
+                Ok(Some(secured)) => {
+                    origin.tls = true;
+                    origin.secure = Some(secured);
+                }
+                Err(()) => return,
+            }
+        }
         let layer = match listener.layer {
             Layer::Sniff => Box::pin(decide(&mut stream, &entry, &listener)).await,
             layer => Some(layer),
         };
         match layer {
-            Some(Layer::Tcp) => Box::pin(l4::serve(&shard, &mut stream, &entry, &listener, origin)).await,
+            Some(Layer::Tcp) => Box::pin(l4::serve(&shard, &mut stream, &entry, &listener, &origin)).await,
             Some(_) => http1::serve(&shard, &mut stream, &entry, listener, &origin).await,
             None => {}
         }
     }
 }
 
+/// For whom a captured connection was meant, and the listener that serves that destination.
+fn captured(
+    shard: &Shard,
+    stream: &Stream,
+    listener: &Arc<Listener>,
+) -> Result<(std::net::SocketAddr, Arc<Listener>), Reason> {
+    let destination = stream.original_destination().ok_or(Reason::DestinationRefused)?;
+    // Meant for ourselves, it was not redirected, or would come back for ever.
+    let ours = |own: &Arc<Listener>| {
+        let own = own.address;
+        own.port() == destination.port() && (own.ip() == destination.ip() || own.ip().is_unspecified())
+    };
+    if shard.snapshot().listeners.iter().any(ours) {
+        return Err(Reason::Loop);
+    }
+    let serving = listener.serving(&destination).and_then(|name| shard.listener(name));
+    Ok((destination, serving.unwrap_or_else(|| listener.clone())))
+}
+
 /// Whether it is HTTP or bytes. `None`: the client left before it could be told.
 async fn decide(stream: &mut Stream, entry: &Entry, listener: &Listener) -> Option<Layer> {
+    use onehop_net::stream::{Either, first};
     entry.doing.set(Doing::Reading);
-    stream.deadline().arm(clock::after(clock::now(), listener.http.header_timeout), Ends::Read);
+    let begun = clock::now();
+    stream.deadline().arm(clock::after(begun, listener.http.header_timeout), Ends::Read);
     let layer = loop {
         match sniff(stream.buffered()) {
             Some(Protocol::Http1) => break Layer::Http,
             Some(_) => break Layer::Tcp,
             None => {}
         }
-        match stream.fill(Size::Small).await {
+        let filled = match listener.detect_timeout {
+            None => stream.fill(Size::Small).await,
+            Some(patience) => {
+                let patience = onehop_net::deadline::sleep_until(clock::after(begun, patience));
+                match first(stream.fill(Size::Small), patience).await {
+                    Either::Left(filled) => filled,
+                    // Perhaps the server is to speak first; what was posted goes on.
+                    Either::Right(()) => break Layer::Tcp,
+                }
+            }
+        };
+        match filled {
             Ok(1..) => {}
             // What was sent is no HTTP, and no more will come.
             _ if !stream.buffered().is_empty() && !stream.timed_out() => break Layer::Tcp,

@@ -78,7 +78,10 @@ impl Fault {
         }
         match self.reason {
             NoRoute => 404,
-            ConnectRefused | ConnectTimeout | ConnectFailed | NoEndpoint if connect_failure_502 => 502,
+            Misdirected => 421,
+            AccessDenied => 403,
+            TlsFailed | ConnectRefused | ConnectTimeout | ConnectFailed | NoEndpoint if connect_failure_502 => 502,
+            TlsFailed | DestinationRefused => 503,
             NoEndpoint | ConnectRefused | ConnectTimeout | ConnectFailed | Overflow | OverCapacity | ShuttingDown => {
                 503
             }

@@ -7,9 +7,11 @@ use std::time::SystemTime;
 use onehop_meter::ledger::{Ledger, State};
 use onehop_meter::names::Reason;
 use onehop_meter::record::AccessRecord;
+use onehop_net::deadline::Ends;
 use onehop_net::relay::End;
-use onehop_net::{Peer, Stream, clock};
+use onehop_net::{Peer, Size, Stream, clock};
 use onehop_plan::{Listener, ProxyProtocol};
+use onehop_wire::client_hello;
 use onehop_wire::proxy_protocol::{self, Addresses};
 
 use crate::connections::{Doing, Entry};
@@ -19,7 +21,7 @@ use crate::shard::Shard;
 use crate::upstream::{Wanted, lease};
 
 /// Serves a TCP connection until it ends.
-pub async fn serve(shard: &Rc<Shard>, stream: &mut Stream, entry: &Entry, listener: &Arc<Listener>, origin: Origin) {
+pub async fn serve(shard: &Rc<Shard>, stream: &mut Stream, entry: &Entry, listener: &Arc<Listener>, origin: &Origin) {
     entry.doing.set(Doing::Tunnel);
     let mut ledger = Ledger::new(clock::now());
     let mut record = Record { bytes_in: 0, bytes_out: 0, reason: None, cluster: None, endpoint: None };
@@ -46,7 +48,7 @@ struct Record {
 }
 
 impl Record {
-    fn finish(self, listener: &Listener, origin: Origin, ledger: &Ledger) -> AccessRecord {
+    fn finish(self, listener: &Listener, origin: &Origin, ledger: &Ledger) -> AccessRecord {
         AccessRecord {
             time: SystemTime::now(),
             listener: listener.name.clone(),
@@ -72,7 +74,7 @@ async fn run(
     shard: &Rc<Shard>,
     stream: &mut Stream,
     listener: &Listener,
-    origin: Origin,
+    origin: &Origin,
     ledger: &mut Ledger,
     record: &mut Record,
 ) {
@@ -80,10 +82,15 @@ async fn run(
         record.reason = Some(Reason::UnknownProtocol);
         return;
     };
-    let Some((reference, cluster)) = choose(shard, &policy.split) else {
+    let name = if policy.names.is_empty() { None } else { server_name(stream, listener, origin).await };
+    let Some((reference, cluster)) = choose(shard, policy.choose(name.as_deref())) else {
         record.reason = Some(Reason::NoEndpoint);
         return;
     };
+    if !crate::access::connection(shard, listener, origin) {
+        record.reason = Some(Reason::AccessDenied);
+        return;
+    }
     record.cluster = Some(reference.name.clone());
     let config = cluster.cluster.borrow().clone();
     let meters = config.meters.core(shard.outfit.core);
@@ -96,7 +103,7 @@ async fn run(
     let mut avoid = Vec::new();
     let mut attempt = 0;
     let connected = loop {
-        match lease(&cluster, Wanted::New, &mut avoid, clock::now()).await {
+        match lease(&cluster, Wanted::New, origin.destination, &mut avoid, clock::now()).await {
             Err(fault) if fault.retryable && attempt < 2 => attempt += 1,
             other => break other,
         }
@@ -131,11 +138,28 @@ async fn run(
     cluster.active.set(cluster.active.get().saturating_sub(1));
 }
 
+/// The server name that the client asks for: of the handshake that was made here, or of one that only passes through.
+async fn server_name(stream: &mut Stream, listener: &Listener, origin: &Origin) -> Option<String> {
+    if let Some(secure) = &origin.secure {
+        return secure.info.server_name.as_deref().map(str::to_owned);
+    }
+    stream.deadline().arm(clock::after(clock::now(), listener.http.header_timeout), Ends::Read);
+    let hello = loop {
+        match client_hello::parse(stream.buffered()) {
+            Ok(Some(hello)) => break Some(hello),
+            Ok(None) if matches!(stream.fill(Size::Medium).await, Ok(1..)) => {}
+            _ => break None,
+        }
+    };
+    stream.deadline().disarm();
+    hello.and_then(|hello| hello.server_name)
+}
+
 /// Tells the upstream whom it is talking to, where the cluster wants that.
 pub async fn announce(
     upstream: &Stream,
     client: &Stream,
-    origin: Origin,
+    origin: &Origin,
     version: Option<ProxyProtocol>,
 ) -> std::io::Result<()> {
     let Some(version) = version else {

@@ -2,6 +2,7 @@
 //! No locks, no blocking calls, no file IO, no borrow held over an await.
 
 mod accept;
+mod access;
 mod access_log;
 mod conn;
 mod connections;
@@ -12,6 +13,7 @@ mod http1;
 mod http2;
 mod l4;
 mod run;
+mod secure;
 mod shard;
 mod upstream;
 

@@ -1,5 +1,6 @@
 //! Keys of `[[cluster]]`.
 
+use super::tls::CLUSTER_TLS;
 use super::{Key, Kind::*, key};
 
 pub const CLUSTER: &[Key] = &[
@@ -9,6 +10,12 @@ pub const CLUSTER: &[Key] = &[
         TextsOrTables(ENDPOINT),
         "\"10.0.0.1:80\", \"name:80\" (resolved again and again), \"unix:/path\".",
     ),
+    key(
+        "original",
+        OneOf(&["as-is", "loopback"]),
+        "Its endpoint is where each captured connection was meant to go, or that port on loopback.",
+    ),
+    key("tls", Table(CLUSTER_TLS), "TLS with endpoints; {} takes the defaults."),
     key("balance", OneOf(&["round-robin", "least-request", "random"]), "How an endpoint is chosen."),
     key("connect_timeout", Duration, "Until a connection is made."),
     key("pool", Table(POOL), "Connections that are kept for the next request."),

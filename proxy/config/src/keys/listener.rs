@@ -1,12 +1,32 @@
 //! Keys of `[[listener]]`.
 
 use super::route::TARGET;
+use super::tls::LISTENER_TLS;
 use super::{Key, Kind::*, key};
 
 pub const LISTENER: &[Key] = &[
     key("name", Text, "Its name, unique."),
     key("address", Text, "Where it listens: \"0.0.0.0:8080\"; port 0 takes a free one."),
     key("layer", OneOf(&["http", "tcp", "sniff"]), "What it expects; sniff decides by the first bytes."),
+    key(
+        "authorization",
+        OneOf(&["allow", "deny"]),
+        "What becomes of what no [[authorization]] names; refused without it once a rule allows something.",
+    ),
+    key(
+        "client_cert_header",
+        OneOf(&["sanitize", "set", "append", "forward"]),
+        "What becomes of X-Forwarded-Client-Cert; sanitize without it.",
+    ),
+    key("sni", Tables(SNI), "Where TLS connections go by the server name that they ask for, without decrypting them."),
+    key("capture", Flag, "Takes connections that were redirected here, and finds out for whom they were meant."),
+    key("transparent", Flag, "Takes them by TPROXY, which needs CAP_NET_ADMIN."),
+    key(
+        "detect_timeout",
+        Duration,
+        "With layer sniff or permissive TLS: how long a client's first bytes are waited for before the server may speak first.",
+    ),
+    key("tls", Table(LISTENER_TLS), "TLS with clients; without it the listener is plain."),
     key("cluster", Text, "Where TCP connections go."),
     key("split", Tables(TARGET), "Where TCP connections go, by weight."),
     key("proxy_protocol", Flag, "Clients must begin with a PROXY header, version 1 or 2."),
@@ -31,4 +51,10 @@ const PATH_RULE: &[Key] = &[
     key("normalise", Flag, "Decodes escapes that need none and removes dot segments; on without it."),
     key("merge_slashes", Flag, "\"//\" is \"/\"; on without it."),
     key("encoded_slash", OneOf(&["slash", "keep", "reject"]), "What %2F, %5C and a backslash are; slash without it."),
+];
+
+pub const SNI: &[Key] = &[
+    key("name", Text, "A server name, or a wildcard \"*.example.com\"."),
+    key("cluster", Text, "Where its connections go."),
+    key("split", Tables(TARGET), "Where its connections go, by weight."),
 ];

@@ -1,12 +1,18 @@
 //! Every key of the language, once: the reader takes its spelling from here, the schema its types and texts.
 
+mod access;
 mod cluster;
 mod listener;
 mod route;
+mod sidecar;
+mod tls;
 
+pub use access::AUTHORIZATION;
 pub use cluster::CLUSTER;
 pub use listener::LISTENER;
 pub use route::ROUTE;
+pub use sidecar::SIDECAR;
+pub use tls::IDENTITY;
 
 /// What a key holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +56,9 @@ use Kind::*;
 pub const ROOT: &[Key] = &[
     key("runtime", Table(RUNTIME), "The process itself."),
     key("access_log", Table(ACCESS_LOG), "Where access records go; none are written without it."),
+    key("identity", Table(IDENTITY), "Who this process is in the mesh: its X.509-SVID and whom it trusts."),
+    key("sidecar", Table(SIDECAR), "The mesh sidecar before an app: expands to listeners, routes and clusters."),
+    key("authorization", Tables(AUTHORIZATION), "Who may do what."),
     key("listener", Tables(LISTENER), "Where clients come in."),
     key("route", Tables(ROUTE), "What is done with their requests."),
     key("cluster", Tables(CLUSTER), "Where they go."),
@@ -62,6 +71,7 @@ pub const RUNTIME: &[Key] = &[
     key("busy_poll", Duration, "How long a core polls after its last completion before it sleeps; \"0s\": not at all."),
     key("drain", Duration, "How long a shutdown may take."),
     key("max_connections", Number, "Downstream connections of one core."),
+    key("mark", Number, "Marks the sockets of our own connections (SO_MARK), so that interception leaves them alone."),
     key("takeover", Text, "Path of the Unix socket over which a successor takes the listening sockets."),
 ];
 

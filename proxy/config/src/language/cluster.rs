@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onehop_plan::model::{Cluster, Endpoint, EndpointTarget};
-use onehop_plan::{Address, BalanceKind, ProxyProtocol};
+use onehop_plan::{Address, BalanceKind, Original, ProxyProtocol};
 use toml::de::DeValue;
 
+use super::tls::cluster_tls;
 use crate::reader::{File, Table};
 
 pub(super) fn cluster(file: &mut File<'_>, table: &Table<'_, '_>) -> Cluster {
@@ -32,6 +33,12 @@ pub(super) fn cluster(file: &mut File<'_>, table: &Table<'_, '_>) -> Cluster {
         cluster.max_connections = limits.number(file, "connections");
         cluster.max_requests = limits.number(file, "requests");
     }
+    cluster.original = match table.word(file, "original") {
+        Some("loopback") => Some(Original::Loopback),
+        Some(_) => Some(Original::AsIs),
+        None => None,
+    };
+    cluster.tls = cluster_tls(file, table);
     cluster.proxy_protocol = match table.word(file, "proxy_protocol") {
         Some("v1") => Some(ProxyProtocol::V1),
         Some(_) => Some(ProxyProtocol::V2),

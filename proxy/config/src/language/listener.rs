@@ -1,11 +1,12 @@
 //! `[[listener]]`.
 
-use onehop_plan::model::{Http, Listener};
+use onehop_plan::model::{ClientCert, Http, Listener, Target};
 use onehop_plan::route::{EncodedSlash, PathRule};
 use onehop_plan::{Layer, RequestId};
 
 use super::route::targets;
 use super::socket_address;
+use super::tls::listener_tls;
 use crate::reader::{File, Table};
 
 pub(super) fn listener(file: &mut File<'_>, table: &Table<'_, '_>) -> Option<Listener> {
@@ -27,16 +28,43 @@ pub(super) fn listener(file: &mut File<'_>, table: &Table<'_, '_>) -> Option<Lis
     };
     let max_connections = table.number(file, "max_connections");
     let tcp_idle_timeout = table.duration(file, "tcp_idle_timeout").unwrap_or(std::time::Duration::from_secs(3600));
+    let name = table.text(file, "name").unwrap_or_default();
     Some(Listener {
-        name: table.text(file, "name").unwrap_or_default(),
-        address,
-        layer,
         proxy_protocol: table.flag(file, "proxy_protocol").unwrap_or(false),
         max_connections,
         tcp: targets(file, table),
+        tcp_names: names(file, table),
         tcp_idle_timeout,
         http: http(file, table),
+        capture: table.flag(file, "capture").unwrap_or(false),
+        transparent: table.flag(file, "transparent").unwrap_or(false),
+        denies_by_default: table.word(file, "authorization").map(|word| word == "deny"),
+        client_cert: match table.word(file, "client_cert_header") {
+            Some("set") => ClientCert::Set,
+            Some("append") => ClientCert::Append,
+            Some("forward") => ClientCert::Forward,
+            _ => ClientCert::Sanitize,
+        },
+        detect_timeout: table.duration(file, "detect_timeout"),
+        tls: listener_tls(file, table),
+        ..Listener::new(&name, address, layer)
     })
+}
+
+/// `sni`: where TLS connections go by the name that they ask for.
+fn names(file: &mut File<'_>, table: &Table<'_, '_>) -> Vec<(String, Vec<Target>)> {
+    let mut names = Vec::new();
+    for part in table.tables(file, "sni") {
+        let to = targets(file, &part);
+        match part.text(file, "name") {
+            Some(name) if !to.is_empty() && !name.trim_start_matches("*.").contains('*') => names.push((name, to)),
+            _ => {
+                let hint = Some("{ name = \"*.example.com\", cluster = \"NAME\" }".to_owned());
+                file.wrong(part.span.clone(), "a server name needs the name and a cluster", hint);
+            }
+        }
+    }
+    names
 }
 
 fn http(file: &mut File<'_>, table: &Table<'_, '_>) -> Http {

@@ -1,11 +1,14 @@
 //! The language: each table becomes its part of plan's model.
 
+mod access;
 mod cluster;
 mod filter;
 mod listener;
 mod matching;
 mod route;
 mod runtime;
+mod sidecar;
+mod tls;
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -39,6 +42,16 @@ pub fn read(name: &str, text: &str, model: &mut Model, positions: &mut Positions
     if let Some(table) = root.table(&mut file, "runtime") {
         runtime(&mut file, &table, model, &mut at);
     }
+    if let Some(table) = root.table(&mut file, "identity") {
+        at.positions.set(Place::Identity, source, table.span.clone());
+        model.identity = tls::identity(&mut file, &table);
+    }
+    if let Some(table) = root.table(&mut file, "sidecar") {
+        let written = sidecar::sidecar(&mut file, &table);
+        at.positions.set(Place::Sidecar, source, table.span.clone());
+        model.sidecar = true;
+        written.expand(model);
+    }
     if let Some(table) = root.table(&mut file, "access_log") {
         model.access_log = Some(access_log(&mut file, &table));
     }
@@ -47,6 +60,10 @@ pub fn read(name: &str, text: &str, model: &mut Model, positions: &mut Positions
         at.all(&table, keys::LISTENER, |key| Place::Listener(index, key));
         let listener = listener(&mut file, &table);
         model.listeners.extend(listener);
+    }
+    for table in root.tables(&mut file, "authorization") {
+        let rule = access::authorization(&mut file, &table, model.access.len());
+        model.access.push(rule);
     }
     for table in root.tables(&mut file, "route") {
         let index = model.routes.len();

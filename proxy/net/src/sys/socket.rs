@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -104,6 +105,24 @@ pub fn names(fd: RawFd) -> (Option<SocketAddr>, Option<SocketAddr>) {
     })
 }
 
+/// Where a redirected connection was meant to go: what netfilter's REDIRECT remembers, else (TPROXY) the local address.
+pub fn original_destination(fd: RawFd) -> Option<SocketAddr> {
+    let (local, _) = names(fd);
+    let remembered = with_socket(fd, |socket| match local {
+        Some(SocketAddr::V6(_)) => socket.original_dst_v6(),
+        _ => socket.original_dst_v4(),
+    });
+    remembered.ok().and_then(|address| address.as_socket()).or(local)
+}
+
+/// The mark of every socket that connects (SO_MARK): zero for none. It tells our own traffic from what is intercepted.
+static MARK: AtomicU32 = AtomicU32::new(0);
+
+/// Marks every socket that connects from now on; it needs CAP_NET_ADMIN.
+pub fn mark_connections(mark: u32) {
+    MARK.store(mark, Ordering::Relaxed);
+}
+
 /// A pending error of a socket that was connecting (SO_ERROR).
 pub fn pending_error(fd: RawFd) -> io::Result<()> {
     match with_socket(fd, |socket| socket.take_error())? {
@@ -128,6 +147,10 @@ pub fn begin_connect(address: &Address) -> io::Result<(OwnedFd, bool)> {
     let socket = Socket::new(domain, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     if matches!(address, Address::Tcp(_)) {
+        let mark = MARK.load(Ordering::Relaxed);
+        if mark != 0 {
+            socket.set_mark(mark)?;
+        }
         socket.set_tcp_nodelay(true)?;
     }
     let connected = match socket.connect(&name) {

@@ -138,9 +138,11 @@ async fn run(
             let _step = budget::admit().await;
             connection.step(&mut stream.cipher_mut()[..seen], &mut out)
         };
-        stream.consume(step.discard);
-        seen -= step.discard;
-        received += step.discard;
+        if step.next.is_ok() {
+            stream.consume(step.discard);
+            seen -= step.discard;
+            received += step.discard;
+        }
         match step.next {
             Ok(Next::Again) => {}
             Ok(Next::Done) if connection.state().is_handshaking() => {
@@ -158,8 +160,13 @@ async fn run(
                 seen += next_record(stream, seen).await?;
             }
             Err(error) => {
-                // The alert that says why.
-                while let Step { next: Ok(Next::Again), .. } = connection.step(&mut [], &mut out) {}
+                // The alert that says why, and no further step: rustls would fail once more.
+                while connection.state().wants_write() {
+                    let last = connection.step(&mut stream.cipher_mut()[..seen], &mut out);
+                    if last.next.is_err() {
+                        break;
+                    }
+                }
                 let _ = send(stream, &mut out).await;
                 return Err(error.into());
             }

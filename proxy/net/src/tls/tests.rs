@@ -203,6 +203,26 @@ fn a_peer_that_stops_is_timed_out_and_plain_text_is_told_apart() {
 }
 
 #[test]
+fn who_refuses_the_other_says_so_with_an_alert() {
+    on_core(|| async {
+        for version in [&TLS13, &TLS12] {
+            // The client believes another root than the server's.
+            let (accept, _) = configs(&[version]);
+            let (_, connect) = configs(&[version]);
+            let (mut server, client) = pair();
+            let mut client = Stream::new(client.into()).expect("registers");
+            let due = clock::now() + SOON;
+            let (served, connected) = both(server.accept_tls(&accept, due), client.connect_tls(&connect, due)).await;
+            assert!(
+                matches!(connected, Err(HandshakeError::Refused(rustls::Error::InvalidCertificate(_)))),
+                "{connected:?}"
+            );
+            assert!(matches!(served, Err(HandshakeError::Refused(rustls::Error::AlertReceived(_)))), "{served:?}");
+        }
+    });
+}
+
+#[test]
 fn many_handshakes_at_once_all_get_their_turn() {
     on_core(|| async {
         let (accept, connect) = configs(&[&TLS13]);

@@ -9,6 +9,7 @@ use super::problem::{Place, Problems};
 use super::unique;
 use crate::model::{self, Model};
 use crate::snapshot::{Cluster, ConnectionLimits, EndpointSet, Pool, endpoint, written_down};
+use crate::tls::ClientTls;
 
 pub(super) fn check_clusters(model: &Model, problems: &mut Problems) {
     unique(
@@ -19,7 +20,7 @@ pub(super) fn check_clusters(model: &Model, problems: &mut Problems) {
     );
     for (at, cluster) in model.clusters.iter().enumerate() {
         let place = |key| Place::Cluster(at, key);
-        if cluster.endpoints.is_empty() {
+        if cluster.endpoints.is_empty() && cluster.original.is_none() {
             problems.hint(
                 place("endpoints"),
                 format!("cluster \"{}\" has no endpoints", cluster.name),
@@ -47,6 +48,7 @@ pub(super) fn check_clusters(model: &Model, problems: &mut Problems) {
 
 pub(super) fn cluster(
     wanted: &model::Cluster,
+    tls: Option<Arc<ClientTls>>,
     registry: &Registry,
     old: Option<&Cluster>,
     ourselves: &impl Fn(&SocketAddr) -> bool,
@@ -99,6 +101,8 @@ pub(super) fn cluster(
         },
         limits: ConnectionLimits { connections: wanted.max_connections, requests: wanted.max_requests },
         proxy_protocol: wanted.proxy_protocol,
+        original: wanted.original.map(|original| (original, registry.endpoint(&wanted.name, "original-destination"))),
+        tls,
         meters: registry.cluster(&wanted.name),
     }
 }

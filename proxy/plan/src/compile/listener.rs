@@ -9,9 +9,11 @@ use onehop_meter::Registry;
 use super::problem::{Place, Problems};
 use super::route::{Checked, Names, check_targets, split};
 use super::unique;
+use crate::authz::{Policy, Rule};
 use crate::model::{self, Layer, Model};
 use crate::route::{HostTable, Shadowed};
-use crate::snapshot::{HttpPolicy, Listener, TcpPolicy};
+use crate::snapshot::{HttpPolicy, Listener, Split, TcpPolicy};
+use crate::tls::ServerTls;
 
 pub(super) fn check_listeners(model: &Model, names: &Names<'_>, problems: &mut Problems) {
     if model.listeners.is_empty() {
@@ -25,7 +27,7 @@ pub(super) fn check_listeners(model: &Model, names: &Names<'_>, problems: &mut P
     );
     for (at, listener) in model.listeners.iter().enumerate() {
         let place = |key| Place::Listener(at, key);
-        for other in &model.listeners[..at] {
+        for other in model.listeners[..at].iter().filter(|other| other.is_bound() && listener.is_bound()) {
             if overlaps(listener.address, other.address) {
                 problems.add(
                     place("address"),
@@ -33,7 +35,10 @@ pub(super) fn check_listeners(model: &Model, names: &Names<'_>, problems: &mut P
                 );
             }
         }
-        match (listener.layer, listener.tcp.is_empty()) {
+        for (_, targets) in &listener.tcp_names {
+            check_targets(targets, names, place("sni"), problems);
+        }
+        match (listener.layer, listener.tcp.is_empty() && listener.tcp_names.is_empty()) {
             (Layer::Tcp, true) => problems.hint(place("layer"), "a TCP listener needs a cluster", "cluster = \"NAME\""),
             (Layer::Http, false) => problems.hint(
                 place("cluster"),
@@ -41,6 +46,15 @@ pub(super) fn check_listeners(model: &Model, names: &Names<'_>, problems: &mut P
                 "write a [[route]], or layer = \"tcp\"",
             ),
             _ => {}
+        }
+        for parent in &listener.parents {
+            if !model.listeners.iter().any(|other| other.name == *parent && other.capture && other.is_bound()) {
+                problems.hint(
+                    place("parents"),
+                    format!("no listener \"{parent}\" captures anything"),
+                    "capture = true",
+                );
+            }
         }
         check_targets(&listener.tcp, names, place("cluster"), problems);
         let http = &listener.http;
@@ -70,13 +84,16 @@ fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
 
 pub(super) fn listeners(
     model: &Model,
+    tls: Vec<Option<Arc<ServerTls>>>,
+    own: Option<Arc<str>>,
     registry: &Registry,
     ids: &BTreeMap<&str, u32>,
     checked: &mut Checked,
     warnings: &mut Problems,
 ) -> Vec<Arc<Listener>> {
     let routes = checked.routes(model, registry, ids);
-    let mut listener = |wanted: &model::Listener| {
+    let rules: Vec<Arc<Rule>> = model.access.iter().cloned().map(Arc::new).collect();
+    let mut listener = |(wanted, tls): (&model::Listener, Option<Arc<ServerTls>>)| {
         let served = model
             .routes
             .iter()
@@ -101,13 +118,48 @@ pub(super) fn listeners(
             proxy_protocol: wanted.proxy_protocol,
             max_connections: wanted.max_connections.map_or(usize::MAX, |limit| limit.div_ceil(registry.cores().max(1))),
             http: policy(&wanted.http),
-            tcp: (!wanted.tcp.is_empty())
-                .then(|| TcpPolicy { split: split(&wanted.tcp, ids), idle_timeout: wanted.tcp_idle_timeout }),
+            tcp: (!wanted.tcp.is_empty() || !wanted.tcp_names.is_empty()).then(|| TcpPolicy {
+                split: split(&wanted.tcp, ids),
+                names: by_name(&wanted.tcp_names, |targets| split(targets, ids)),
+                idle_timeout: wanted.tcp_idle_timeout,
+            }),
             hosts: Arc::new(hosts),
+            capture: wanted.capture,
+            virtuals: virtuals(model, wanted),
+            detect_timeout: wanted.detect_timeout,
+            access: Policy::new(&rules, &wanted.name, wanted.denies_by_default),
+            client_cert: wanted.client_cert,
+            own_uri: own.clone(),
+            tls,
             meters: registry.listener(&wanted.name),
         })
     };
-    model.listeners.iter().map(&mut listener).collect()
+    model.listeners.iter().zip(tls).map(&mut listener).collect()
+}
+
+/// Exact names first, then wildcards, the longest first.
+fn by_name(
+    wanted: &[(String, Vec<model::Target>)],
+    split: impl Fn(&[model::Target]) -> Split,
+) -> Vec<(Box<str>, Split)> {
+    let mut names: Vec<_> = wanted
+        .iter()
+        .map(|(name, targets)| (name.to_ascii_lowercase().trim_start_matches('*').into(), split(targets)))
+        .collect();
+    names.sort_by_key(|(name, _): &(Box<str>, Split)| (name.starts_with('.'), std::cmp::Reverse(name.len())));
+    names
+}
+
+/// Who serves what a listener captures: an address and a port before one of them alone.
+fn virtuals(model: &Model, wanted: &model::Listener) -> Vec<((Option<std::net::IpAddr>, Option<u16>), Arc<str>)> {
+    let mut virtuals: Vec<_> = model
+        .listeners
+        .iter()
+        .filter(|listener| listener.parents.contains(&wanted.name))
+        .map(|listener| (listener.destination, Arc::from(listener.name.as_str())))
+        .collect();
+    virtuals.sort_by_key(|((ip, port), _)| (ip.is_none(), port.is_none()));
+    virtuals
 }
 
 fn policy(http: &model::Http) -> HttpPolicy {

@@ -5,6 +5,7 @@ mod listener;
 mod nearest;
 mod problem;
 mod route;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -33,27 +34,35 @@ pub fn compile(model: &Model, registry: &Registry, previous: Option<&Snapshot>) 
     check_listeners(model, &names, &mut problems);
     check_clusters(model, &mut problems);
     let mut checked = check_routes(model, &names, &mut problems);
+    let secured = tls::secure(model, previous, &mut problems);
     if !problems.0.is_empty() {
         return Err(problems.0);
     }
     let ids: BTreeMap<&str, u32> =
         model.clusters.iter().enumerate().map(|(at, cluster)| (cluster.name.as_str(), at as u32)).collect();
-    let ourselves = |address: &SocketAddr| model.listeners.iter().any(|listener| listener.address == *address);
+    let ourselves = |address: &SocketAddr| {
+        model.listeners.iter().any(|listener| listener.is_bound() && listener.address == *address)
+    };
     let known: HashMap<&str, &Cluster> = previous
         .map(|previous| previous.clusters.iter().map(|cluster| (&*cluster.name, &**cluster)).collect())
         .unwrap_or_default();
     let clusters = model
         .clusters
         .iter()
-        .map(|wanted| Arc::new(cluster(wanted, registry, known.get(wanted.name.as_str()).copied(), &ourselves)))
+        .zip(secured.clusters)
+        .map(|(wanted, tls)| {
+            Arc::new(cluster(wanted, tls, registry, known.get(wanted.name.as_str()).copied(), &ourselves))
+        })
         .collect();
+    let own = secured.identity.as_ref().map(|own| Arc::from(own.id.as_str()));
     let mut warnings = Problems::default();
-    let listeners = listeners(model, registry, &ids, &mut checked, &mut warnings);
+    let listeners = listeners(model, secured.listeners, own, registry, &ids, &mut checked, &mut warnings);
     Ok(Snapshot {
         generation: previous.map_or(1, |previous| previous.generation + 1),
         warnings: warnings.0,
         listeners,
         clusters,
+        identity: secured.identity,
         access_log: model.access_log.clone(),
         busy_poll: model.runtime.busy_poll,
         drain: model.runtime.drain,

@@ -7,6 +7,10 @@ use std::fmt;
 pub enum Place {
     /// `[runtime]`.
     Runtime(&'static str),
+    /// `[sidecar]`, and what it expands to.
+    Sidecar,
+    /// `[identity]`.
+    Identity,
     /// The n-th listener and one of its keys.
     Listener(usize, &'static str),
     /// The n-th route and one of its keys.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ProxyProtocol;
+use super::{ClusterTls, ProxyProtocol};
 
 /// How an endpoint is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,17 @@ pub enum BalanceKind {
     LeastRequest,
     /// At random, by weight.
     Random,
+}
+
+/// How a captured connection's destination becomes an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Original {
+    /// As it is.
+    AsIs,
+    /// Not at all: what was meant for an unknown destination is refused.
+    Refused,
+    /// Its port, on this host's loopback address: the app that the sidecar stands before.
+    Loopback,
 }
 
 /// Where an endpoint is.
@@ -81,6 +92,10 @@ pub struct Cluster {
     pub max_requests: Option<u32>,
     /// Begins each connection with a PROXY header.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Its endpoint is where each captured connection was meant to go.
+    pub original: Option<Original>,
+    /// TLS towards its endpoints.
+    pub tls: Option<ClusterTls>,
 }
 
 impl Default for Cluster {
@@ -97,6 +112,8 @@ impl Default for Cluster {
             max_connections: None,
             max_requests: None,
             proxy_protocol: None,
+            original: None,
+            tls: None,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Listeners as they are wanted.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::Target;
+use super::{ListenerTls, Target};
 use crate::route::PathRule;
 
 /// What a listener expects.
@@ -26,6 +26,20 @@ pub enum RequestId {
     Keep,
 }
 
+/// What becomes of `X-Forwarded-Client-Cert`, in the words of Envoy's `forward_client_cert_details`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCert {
+    /// It is dropped: a client could claim anything.
+    #[default]
+    Sanitize,
+    /// It is dropped, and says who this client is.
+    Set,
+    /// This client is added to what a mutual TLS client sent.
+    Append,
+    /// What a mutual TLS client sent is passed on.
+    Forward,
+}
+
 /// The two versions of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyProtocol {
@@ -33,6 +47,37 @@ pub enum ProxyProtocol {
     V1,
     /// Binary.
     V2,
+}
+
+impl Listener {
+    /// A plain one with defaults.
+    pub fn new(name: &str, address: SocketAddr, layer: Layer) -> Listener {
+        Listener {
+            name: name.to_owned(),
+            address,
+            layer,
+            proxy_protocol: false,
+            max_connections: None,
+            tcp: Vec::new(),
+            tcp_names: Vec::new(),
+            // Long enough for a database connection that is used now and then.
+            tcp_idle_timeout: Duration::from_secs(3600),
+            http: Http::default(),
+            capture: false,
+            transparent: false,
+            parents: Vec::new(),
+            destination: (None, None),
+            detect_timeout: None,
+            denies_by_default: None,
+            client_cert: ClientCert::Sanitize,
+            tls: None,
+        }
+    }
+
+    /// Whether it has a socket of its own.
+    pub fn is_bound(&self) -> bool {
+        self.parents.is_empty()
+    }
 }
 
 /// One listener.
@@ -50,10 +95,29 @@ pub struct Listener {
     pub max_connections: Option<usize>,
     /// Where TCP connections go, by weight.
     pub tcp: Vec<Target>,
+    /// Where they go by the server name in their ClientHello, which need not be decrypted: an exact name, or `*.example.com`.
+    pub tcp_names: Vec<(String, Vec<Target>)>,
     /// Ends a TCP connection or tunnel on which nothing moves.
     pub tcp_idle_timeout: Duration,
     /// For HTTP.
     pub http: Http,
+    /// Takes connections that were meant for others, and finds out for whom (SO_ORIGINAL_DST).
+    pub capture: bool,
+    /// Takes them by TPROXY, which needs a privilege.
+    pub transparent: bool,
+    /// It is not bound: it serves what the listeners of these names capture and is meant for its destination.
+    pub parents: Vec<String>,
+    /// Which of it; any address or any port where that part is none.
+    pub destination: (Option<IpAddr>, Option<u16>),
+    /// How long the first bytes of a client are waited for before it is taken for one that waits for the server to speak;
+    /// none: it has to speak first.
+    pub detect_timeout: Option<Duration>,
+    /// What no rule names is refused (true) or let pass (false); none: refused as soon as some rule allows something.
+    pub denies_by_default: Option<bool>,
+    /// What becomes of `X-Forwarded-Client-Cert`.
+    pub client_cert: ClientCert,
+    /// For TLS; without it the listener is plain.
+    pub tls: Option<ListenerTls>,
 }
 
 /// How a listener speaks HTTP.
@@ -111,16 +175,6 @@ impl Default for Http {
 
 impl Default for Listener {
     fn default() -> Listener {
-        Listener {
-            name: String::new(),
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            layer: Layer::Http,
-            proxy_protocol: false,
-            max_connections: None,
-            tcp: Vec::new(),
-            // Long enough for a database connection that is used now and then.
-            tcp_idle_timeout: Duration::from_secs(3600),
-            http: Http::default(),
-        }
+        Listener::new("", SocketAddr::from(([127, 0, 0, 1], 0)), Layer::Http)
     }
 }

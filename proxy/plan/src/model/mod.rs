@@ -5,17 +5,20 @@ mod cluster;
 mod filter;
 mod listener;
 mod route;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use cluster::{Address, BalanceKind, Cluster, Endpoint, EndpointTarget};
+pub use crate::authz::Rule;
+pub use cluster::{Address, BalanceKind, Cluster, Endpoint, EndpointTarget, Original};
 pub use filter::{Cors, FieldEdits, Filters, Mirror};
-pub use listener::{Http, Layer, Listener, ProxyProtocol, RequestId};
+pub use listener::{ClientCert, Http, Layer, Listener, ProxyProtocol, RequestId};
 pub use route::{
     Action, FieldMatch, HashOn, PathMatch, PathRewrite, Redirect, Respond, RetryOn, Route, Target, ValueMatch,
 };
+pub use tls::{ClientAuth, ClusterTls, Files, Identity, KeyPair, ListenerTls, MinVersion, system_roots};
 
 /// Everything.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,6 +33,14 @@ pub struct Model {
     pub routes: Vec<Route>,
     /// Where they go.
     pub clusters: Vec<Cluster>,
+    /// Who this process is.
+    pub identity: Option<Identity>,
+    /// Who may do what.
+    pub access: Vec<Rule>,
+    /// A part of it comes from a sidecar preset.
+    pub sidecar: bool,
+    /// The contents of the files that the above names.
+    pub files: Files,
 }
 
 /// The process itself.
@@ -47,6 +58,8 @@ pub struct Runtime {
     pub drain: Duration,
     /// Downstream connections of one core.
     pub max_connections: usize,
+    /// Marks the sockets of our own connections (SO_MARK), so that interception leaves them alone.
+    pub mark: Option<u32>,
     /// The Unix socket over which a successor takes the listening sockets.
     pub takeover: Option<PathBuf>,
 }
@@ -63,6 +76,7 @@ impl Default for Runtime {
             busy_poll: DEFAULT_BUSY_POLL,
             drain: Duration::from_secs(30),
             max_connections: 100_000,
+            mark: None,
             takeover: None,
         }
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use onehop_meter::{ClusterMeters, EndpointMeters, PerCore, Registry};
 
-use crate::model::{Address, BalanceKind, EndpointTarget, ProxyProtocol};
+use crate::model::{Address, BalanceKind, EndpointTarget, Original, ProxyProtocol};
+use crate::tls::ClientTls;
 
 /// Bounds of the connection pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,10 @@ pub struct Cluster {
     pub limits: ConnectionLimits,
     /// Begins each connection with a PROXY header.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Its endpoint is where each captured connection was meant to go; what those are counted in.
+    pub original: Option<(Original, Arc<PerCore<EndpointMeters>>)>,
+    /// TLS towards its endpoints.
+    pub tls: Option<Arc<ClientTls>>,
     /// Its meters.
     pub meters: Arc<PerCore<ClusterMeters>>,
 }
@@ -73,6 +78,13 @@ pub struct Endpoint {
     pub health: AtomicU32,
     /// Its meters.
     pub meters: Arc<PerCore<EndpointMeters>>,
+}
+
+impl Endpoint {
+    /// One that appears while a core runs.
+    pub fn at_run_time(address: Address, meters: Arc<PerCore<EndpointMeters>>) -> Endpoint {
+        Endpoint { address, weight: 1, is_ourselves: false, health: AtomicU32::new(0), meters }
+    }
 }
 
 /// Drained by hand.
@@ -128,6 +140,8 @@ impl Cluster {
             pool: self.pool,
             limits: self.limits,
             proxy_protocol: self.proxy_protocol,
+            original: self.original.clone(),
+            tls: self.tls.clone(),
             meters: self.meters.clone(),
         }
     }

@@ -1,14 +1,16 @@
 //! Listeners in their compiled form.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use onehop_meter::{ListenerMeters, PerCore};
 
 use super::Split;
-use crate::model::{Layer, RequestId};
+use crate::authz::Policy;
+use crate::model::{ClientCert, Layer, RequestId};
 use crate::route::{HostTable, PathRule};
+use crate::tls::ServerTls;
 
 /// A listener.
 pub struct Listener {
@@ -28,8 +30,44 @@ pub struct Listener {
     pub tcp: Option<TcpPolicy>,
     /// Its routes.
     pub hosts: Arc<HostTable>,
+    /// Finds out for whom its connections were meant.
+    pub capture: bool,
+    /// Listeners without a socket that serve what this one captures: destination and name, the closest match first.
+    pub virtuals: Vec<((Option<IpAddr>, Option<u16>), Arc<str>)>,
+    /// How long the first bytes of a client are waited for before the server speaks first.
+    pub detect_timeout: Option<Duration>,
+    /// Who may do what; none: everybody everything.
+    pub access: Option<Policy>,
+    /// What becomes of `X-Forwarded-Client-Cert`.
+    pub client_cert: ClientCert,
+    /// What `By=` in it says: our own URI.
+    pub own_uri: Option<Arc<str>>,
+    /// For TLS; without it the listener is plain.
+    pub tls: Option<Arc<ServerTls>>,
     /// Its meters.
     pub meters: Arc<PerCore<ListenerMeters>>,
+}
+
+impl Listener {
+    /// The listener without a socket that serves this destination.
+    pub fn serving(&self, destination: &SocketAddr) -> Option<&Arc<str>> {
+        let fits = |(ip, port): &(Option<IpAddr>, Option<u16>)| {
+            ip.is_none_or(|ip| ip == destination.ip()) && port.is_none_or(|port| port == destination.port())
+        };
+        self.virtuals.iter().find(|(wanted, _)| fits(wanted)).map(|(_, name)| name)
+    }
+}
+
+impl TcpPolicy {
+    /// Where a connection goes that asks for this server name, in lower case.
+    pub fn choose(&self, server_name: Option<&str>) -> &Split {
+        let fits = |pattern: &str, name: &str| match pattern.strip_prefix('.') {
+            Some(_) => name.len() > pattern.len() && name.ends_with(pattern),
+            None => pattern == name,
+        };
+        let named = |name: &str| self.names.iter().find(|(pattern, _)| fits(pattern, name)).map(|(_, split)| split);
+        server_name.and_then(named).unwrap_or(&self.split)
+    }
 }
 
 /// How a listener speaks HTTP; the fields are [`crate::model::Http`]'s.
@@ -53,8 +91,10 @@ pub struct HttpPolicy {
 
 /// Where TCP connections go.
 pub struct TcpPolicy {
-    /// By weight.
+    /// By weight; nothing where only names lead on.
     pub split: Split,
+    /// By server name: exact ones first, then wildcards (`.example.com`), the longest first.
+    pub names: Vec<(Box<str>, Split)>,
     /// Ends one on which nothing moves.
     pub idle_timeout: Duration,
 }

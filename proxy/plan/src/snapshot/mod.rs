@@ -12,11 +12,21 @@ use std::time::Duration;
 use onehop_meter::Registry;
 
 use crate::compile::Problem;
+use crate::identity::SpiffeId;
 use crate::model::AccessLog;
 pub use cluster::{Cluster, ConnectionLimits, DRAINED, Endpoint, EndpointSet, Pool};
 pub(crate) use cluster::{endpoint, written_down};
 pub use listener::{HttpPolicy, Listener, TcpPolicy};
 pub use route::{ClusterRef, Mirror, Retry, Route, Split};
+
+/// Our own identity, to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Who.
+    pub id: SpiffeId,
+    /// Until when, in seconds since 1970.
+    pub not_after: i64,
+}
 
 /// Everything that the cores execute.
 pub struct Snapshot {
@@ -28,6 +38,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<Listener>>,
     /// Clusters; the index is the id that routes refer to.
     pub clusters: Vec<Arc<Cluster>>,
+    /// Who this process is, where it has an identity.
+    pub identity: Option<Own>,
     /// Where access records go.
     pub access_log: Option<AccessLog>,
     /// How long cores poll.
@@ -63,6 +75,7 @@ impl Snapshot {
             warnings: Vec::new(),
             listeners: self.listeners.clone(),
             clusters,
+            identity: self.identity.clone(),
             access_log: self.access_log.clone(),
             busy_poll: self.busy_poll,
             drain: self.drain,

@@ -96,6 +96,7 @@ known! {
     15: XForwardedFor = b"x-forwarded-for", IdempotencyKey = b"idempotency-key";
     16: ProxyConnection = b"proxy-connection", XForwardedHost = b"x-forwarded-host";
     17: TransferEncoding = b"transfer-encoding", XForwardedProto = b"x-forwarded-proto";
+    23: XForwardedClientCert = b"x-forwarded-client-cert";
 }
 
 /// One field line.

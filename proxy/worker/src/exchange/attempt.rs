@@ -126,7 +126,7 @@ impl Attempt<'_> {
     ) -> Result<Answer, Failure> {
         let asked = ledger.latest();
         ledger.enter(State::UpstreamWait, asked);
-        let leased = lease(self.cluster, self.wanted, avoid, asked).await;
+        let leased = lease(self.cluster, self.wanted, self.request.origin.destination, avoid, asked).await;
         // A pooled connection was not waited for.
         let now = if leased.as_ref().is_ok_and(|lease| lease.reused) { asked } else { clock::now() };
         ledger.enter(State::Hop, now);

@@ -13,7 +13,9 @@ use onehop_wire::http1::RequestHead;
 use super::Request;
 use super::changes::{Changes, client, cookie, header};
 use super::local::{self, Local};
+use crate::access;
 use crate::fault::{Fault, Side, Step};
+use crate::secure;
 use crate::shard::Shard;
 
 /// A request's route.
@@ -33,6 +35,10 @@ pub fn route(shard: &Shard, request: &Request<'_>) -> Result<Routed, Fault> {
     if is_loop(head, bytes, &shard.outfit.instance) {
         return Err(fault(Side::Proxy, Reason::Loop));
     }
+    let secured = request.origin.secure.as_deref();
+    if secured.is_some() && secure::is_misdirected(request.listener, secured, head.authority.of(bytes)) {
+        return Err(fault(Side::Proxy, Reason::Misdirected));
+    }
     let mut routing = shard.routing.borrow_mut();
     let (scratch, buffers) = &mut *routing;
     let path = head.path.of(bytes);
@@ -45,9 +51,11 @@ pub fn route(shard: &Shard, request: &Request<'_>) -> Result<Routed, Fault> {
         method: head.method_span.of(bytes),
         header: &|name| header(request, name),
         source: client(request),
-        sni: None,
+        sni: secured.and_then(|secured| secured.info.server_name.as_deref()),
     };
     let found = request.listener.hosts.find(&facts, scratch);
+    // Judged by the path as routes see it, and before it is told whether there is a route.
+    access::request(shard, request, normal.matched)?;
     let route = found.cloned().ok_or(fault(Side::Proxy, Reason::NoRoute))?;
     let is_plain = std::ptr::eq(normal.forwarded, path) || path.is_empty();
     if is_plain && route.filters.is_none() && matches!(route.action, Action::Forward) {
@@ -73,7 +81,10 @@ pub fn hash(request: &Request<'_>, on: &HashOn) -> Option<u64> {
             IpAddr::V6(ip) => hash_of(&ip.octets()),
         }),
         HashOn::Path => Some(hash_of(request.head.path.of(request.bytes))),
-        HashOn::Identity => None,
+        HashOn::Identity => {
+            let peer = request.origin.secure.as_deref().and_then(|secured| secured.peer.as_ref());
+            peer.and_then(|peer| peer.id.as_ref()).map(|id| hash_of(id.as_str().as_bytes()))
+        }
     }
 }
 

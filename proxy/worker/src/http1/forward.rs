@@ -2,24 +2,30 @@
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use crate::exchange::Request;
 use crate::exchange::changes::{Changes, MAX_EDITS};
+use crate::secure::Secure;
 use onehop_net::Peer;
 use onehop_plan::filter::Filters;
-use onehop_plan::{RequestId, Route};
+use onehop_plan::{ClientCert, RequestId, Route};
 use onehop_wire::http1::{self, BodyLength, Edits, Field, Known, RequestHead, ResponseHead, Version};
 
 /// Fields that we can add to one head at most.
 const MAX_ADDED: usize = 14;
 
 /// Where a request came from.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Origin {
     /// The connection's peer, or what a trusted PROXY header said.
     pub peer: Peer,
     /// Whether the client spoke TLS.
     pub tls: bool,
+    /// Where a captured connection was meant to go.
+    pub destination: Option<std::net::SocketAddr>,
+    /// What its TLS handshake gave.
+    pub secure: Option<Rc<Secure>>,
 }
 
 /// What identifies one request beyond this hop.
@@ -242,6 +248,7 @@ pub fn request<R>(
             out.extend_from_slice(if origin.tls { b";proto=https" } else { b";proto=http" });
         })
     });
+    let client_cert = client_cert(scratch, request, &mut drop);
     let trusts = policy.trusted_hops > 0;
     let mut add = Added::new();
     if head.absolute_form || head.find(Known::Host).is_none() {
@@ -259,6 +266,9 @@ pub fn request<R>(
     }
     if let Some(forwarded) = forwarded {
         add.push(b"Forwarded", &scratch[forwarded]);
+    }
+    if let Some(client_cert) = client_cert {
+        add.push(b"X-Forwarded-Client-Cert", &scratch[client_cert]);
     }
     add.push(b"Via", &scratch[via]);
     if policy.request_id == RequestId::Replace || head.find(Known::XRequestId).is_none() {
@@ -313,6 +323,40 @@ fn changed_request<R>(
     all.take(add, |name| hides(name) || (changes.host().is_some() && name == b"Host"));
     changes.request_fields().for_each(|(name, value)| all.push(name, value));
     encode(target, &Edits { drop, add: &all.list[..all.count] })
+}
+
+/// `X-Forwarded-Client-Cert` as Envoy writes it, where this listener adds it; what a client claims is dropped unless it
+/// has shown a certificate and the listener believes it.
+fn client_cert(out: &mut Vec<u8>, request: &Request<'_>, drop: &mut u128) -> Option<std::ops::Range<usize>> {
+    let Request { head, bytes: buf, origin, listener, .. } = *request;
+    let peer = origin.secure.as_deref().and_then(|secure| secure.peer.as_ref());
+    let mode = if peer.is_some() { listener.client_cert } else { ClientCert::Sanitize };
+    if mode == ClientCert::Forward {
+        return None;
+    }
+    *drop |= bits(&head.fields, Known::XForwardedClientCert);
+    let peer = peer.filter(|_| mode != ClientCert::Sanitize)?;
+    let start = out.len();
+    if mode == ClientCert::Append {
+        for field in head.fields.iter().filter(|field| field.known == Known::XForwardedClientCert) {
+            out.extend_from_slice(field.value.of(buf));
+            out.push(b',');
+        }
+    }
+    if let Some(own) = &listener.own_uri {
+        let _ = write!(out, "By={own};");
+    }
+    let subject = peer.subject.replace('\\', "\\\\").replace('"', "\\\"");
+    let _ = write!(out, "Hash={};Subject=\"{subject}\"", peer.hash);
+    peer.uris.iter().for_each(|uri| drop_control(out, ";URI=", uri));
+    peer.dns.iter().for_each(|name| drop_control(out, ";DNS=", name));
+    Some(start..out.len())
+}
+
+/// A name from a certificate: what would end the value or the field is left out.
+fn drop_control(out: &mut Vec<u8>, label: &str, name: &str) {
+    out.extend_from_slice(label.as_bytes());
+    out.extend(name.bytes().filter(|byte| byte.is_ascii_graphic() && !matches!(byte, b';' | b',' | b'"')));
 }
 
 /// The path and query of an absolute-form target; an empty path is `/` (RFC 9112 3.2.1).

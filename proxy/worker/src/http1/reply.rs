@@ -89,7 +89,10 @@ fn rfc9209(fault: &Fault) -> &'static str {
         HeaderTimeout | BodyTimeout | Rejected | BodyTooLarge => "http_request_error",
         Overflow | OverCapacity => "connection_limit_reached",
         Loop => "proxy_loop_detected",
-        UpgradeRefused | ConnectMethodRefused => "http_request_denied",
+        TlsFailed => "tls_protocol_error",
+        DestinationRefused => "destination_ip_prohibited",
+        Misdirected => "http_request_error",
+        AccessDenied | UpgradeRefused | ConnectMethodRefused => "http_request_denied",
         _ => "proxy_internal_error",
     }
 }

@@ -195,6 +195,10 @@ async fn read_head(
 /// A head that is not complete yet may already be too long.
 fn check_growing(buffered: &[u8], limits: &Limits) -> Result<(), Fault> {
     use onehop_wire::http1::Reject;
+    // A TLS handshake at a plain port: said at once, not when the head is overdue.
+    if let [0x16, 3, ..] = buffered {
+        return Err(Fault::rejected(Reject::BadRequestLine));
+    }
     if buffered.len() > limits.head_bytes {
         return Err(Fault::rejected(Reject::HeadTooLarge));
     }
@@ -217,7 +221,7 @@ async fn exchange_one(
     ledger: &mut Ledger,
 ) -> bool {
     entry.doing.set(Doing::Exchange);
-    if served >= listener.http.max_requests {
+    if served >= listener.http.max_requests || crate::secure::is_aged(listener, entry, ledger.latest()) {
         head.keep_alive = false;
     }
     #[cfg(debug_assertions)]

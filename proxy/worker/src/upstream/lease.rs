@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -18,6 +19,7 @@ use super::{ClusterState, EndpointState, Waiter, nanos, net_address, share};
 use crate::exchange::Leg;
 use crate::fault::{Fault, Side, Step};
 use crate::http2::Channel;
+use crate::secure;
 
 /// Waiting for a free connection is bounded in number, as it is in time (the connect timeout).
 const MAX_WAITERS: usize = 16_384;
@@ -128,13 +130,18 @@ impl Lease {
 pub async fn lease(
     cluster: &Rc<ClusterState>,
     wanted: Wanted,
+    destination: Option<SocketAddr>,
     avoid: &mut Vec<usize>,
     now: Nanos,
 ) -> Result<Lease, Fault> {
     let mut waited = false;
     loop {
-        let index = pick(cluster, avoid)?;
-        let endpoint = cluster.endpoints.borrow()[index].clone();
+        let (index, endpoint) = if cluster.cluster.borrow().original.is_some() {
+            (usize::MAX, cluster.original_endpoint(destination, now)?)
+        } else {
+            let index = pick(cluster, avoid)?;
+            (index, cluster.endpoints.borrow()[index].clone())
+        };
         if let Some(lease) = reuse(cluster, &endpoint, wanted, now) {
             return Ok(lease);
         }
@@ -195,10 +202,23 @@ async fn connect(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, timeo
     cluster.opened(endpoint);
     account.open = true;
     let now = clock::now();
-    let connected = Stream::connect(&address, now.saturating_add(timeout_ns)).await;
+    let due = now.saturating_add(timeout_ns);
+    let connected = Stream::connect(&address, due).await;
     let config = cluster.cluster.borrow().clone();
     let meters = config.meters.core(cluster.core);
     let peer = endpoint.endpoint.borrow().clone();
+    let connected = match (connected, &config.tls) {
+        (Ok(mut stream), Some(tls)) => {
+            let secured = secure::connect(&mut stream, tls, &peer.address, &config.name, &meters.tls, due);
+            if let Err(reason) = Box::pin(secured).await {
+                meters.connect_failures.add(1);
+                peer.meters.core(cluster.core).connect_failures.add(1);
+                return Err(Fault::retryable(Side::Upstream, Step::Lease, reason));
+            }
+            Ok(stream)
+        }
+        (connected, _) => connected,
+    };
     match connected {
         Ok(stream) => {
             meters.connects.add(1);

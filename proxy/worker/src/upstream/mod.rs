@@ -2,6 +2,7 @@
 //! identity: the cluster's name, the endpoint's address.
 
 mod lease;
+mod original;
 mod pool;
 
 use std::cell::{Cell, RefCell};
@@ -43,6 +44,8 @@ pub struct ClusterState {
     pub cluster: RefCell<Arc<Cluster>>,
     balancer: RefCell<Balancer>,
     endpoints: RefCell<Vec<Rc<EndpointState>>>,
+    /// Endpoints that captured connections were meant for.
+    destinations: RefCell<original::Destinations>,
     /// Requests in flight or waiting.
     pub active: Cell<u32>,
     connections: Cell<u32>,
@@ -69,6 +72,7 @@ impl ClusterState {
             balancer: RefCell::new(Balancer::new(cluster.balance, core, cores, seed)),
             cluster: RefCell::new(cluster.clone()),
             endpoints: RefCell::new(Vec::new()),
+            destinations: RefCell::default(),
             active: Cell::new(0),
             connections: Cell::new(0),
             waiters: RefCell::new(VecDeque::new()),
@@ -118,7 +122,7 @@ impl ClusterState {
 
     /// The cluster is no longer configured: its idle connections are closed.
     pub fn retire(&self) {
-        for endpoint in self.endpoints.borrow().iter() {
+        for endpoint in self.endpoints.borrow().iter().chain(&self.run_time_endpoints()) {
             endpoint.retired.set(true);
             let closed = endpoint.pool.replace(Pool::default()).len() as u32;
             self.closed(endpoint, closed);
@@ -135,6 +139,11 @@ impl ClusterState {
                 self.closed(endpoint, evicted as u32);
             }
         }
+        for endpoint in self.run_time_endpoints() {
+            let evicted = endpoint.pool.borrow_mut().sweep(now, &bounds);
+            self.closed(&endpoint, evicted as u32);
+        }
+        self.forget_destinations(now);
     }
 
     /// Whether the limit on requests in flight is reached.

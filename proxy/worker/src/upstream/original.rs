@@ -1,0 +1,81 @@
+//! Endpoints that appear at run time: where captured connections were meant to go. The table is bounded, and what has
+//! not been used for a while leaves it.
+
+use std::cell::{Cell, RefCell};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use onehop_meter::names::Reason;
+use onehop_net::clock::Nanos;
+use onehop_plan::{Address, Endpoint, Original};
+
+use super::{ClusterState, EndpointState, Pool};
+use crate::fault::{Fault, Side, Step};
+
+/// Destinations of one cluster on one core.
+const MAX_DESTINATIONS: usize = 4096;
+/// One that nobody has used for so long, and that has no connection, is forgotten.
+const FORGET_NS: u64 = 60_000_000_000;
+
+/// The table: endpoint and when it was asked for last.
+pub type Destinations = AHashMap<SocketAddr, (Rc<EndpointState>, Cell<Nanos>)>;
+
+impl ClusterState {
+    /// The endpoint that a captured connection was meant for.
+    pub(super) fn original_endpoint(
+        &self,
+        destination: Option<SocketAddr>,
+        now: Nanos,
+    ) -> Result<Rc<EndpointState>, Fault> {
+        let fault = |reason| Fault::new(Side::Proxy, Step::Lease, reason);
+        let (original, meters) = self.cluster.borrow().original.clone().ok_or(fault(Reason::NoEndpoint))?;
+        let destination = destination.ok_or(fault(Reason::DestinationRefused))?;
+        let address = match original {
+            Original::Refused => return Err(fault(Reason::DestinationRefused)),
+            Original::AsIs => destination,
+            Original::Loopback if destination.is_ipv4() => {
+                (IpAddr::from(Ipv4Addr::LOCALHOST), destination.port()).into()
+            }
+            Original::Loopback => (IpAddr::from(Ipv6Addr::LOCALHOST), destination.port()).into(),
+        };
+        let mut table = self.destinations.borrow_mut();
+        if let Some((known, used)) = table.get(&address) {
+            used.set(now);
+            return Ok(known.clone());
+        }
+        if table.len() >= MAX_DESTINATIONS {
+            forget(&mut table, |_| true);
+        }
+        if table.len() >= MAX_DESTINATIONS {
+            return Err(fault(Reason::Overflow));
+        }
+        let endpoint = Arc::new(Endpoint::at_run_time(Address::Tcp(address), meters));
+        let state = Rc::new(EndpointState {
+            endpoint: RefCell::new(endpoint),
+            pool: RefCell::new(Pool::default()),
+            active: Cell::new(0),
+            connections: Cell::new(0),
+            retired: Cell::new(false),
+        });
+        table.insert(address, (state.clone(), Cell::new(now)));
+        Ok(state)
+    }
+
+    /// Every endpoint that has appeared at run time.
+    pub(super) fn run_time_endpoints(&self) -> Vec<Rc<EndpointState>> {
+        self.destinations.borrow().values().map(|(endpoint, _)| endpoint.clone()).collect()
+    }
+
+    /// Forgets what has not been used for a while.
+    pub(super) fn forget_destinations(&self, now: Nanos) {
+        forget(&mut self.destinations.borrow_mut(), |used| now.saturating_sub(used) > FORGET_NS);
+    }
+}
+
+fn forget(table: &mut Destinations, may_go: impl Fn(Nanos) -> bool) {
+    table.retain(|_, (endpoint, used)| {
+        !may_go(used.get()) || endpoint.active.get() > 0 || endpoint.connections.get() > 0
+    });
+}

@@ -164,6 +164,22 @@ fn names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<Item = &'a G
         .flatten()
 }
 
+/// Whether a certificate is valid at this time, in seconds since 1970.
+///
+/// # Errors
+/// Which end of its time is to blame.
+pub fn is_in_time(certificate: &CertificateDer<'_>, now: i64) -> Result<(), TlsReason> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| TlsReason::BadCertificate)?;
+    let validity = parsed.validity();
+    if now < validity.not_before.timestamp() {
+        Err(TlsReason::NotYetValid)
+    } else if now > validity.not_after.timestamp() {
+        Err(TlsReason::Expired)
+    } else {
+        Ok(())
+    }
+}
+
 /// For which side of a handshake a certificate is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Usage {

@@ -10,7 +10,6 @@ use rustls::server::{NoClientAuth, NoServerSessionStorage, ProducesTickets};
 use super::certificates::Certificates;
 use super::material::{self, Own};
 use super::verify::{self, Believed, Judge, Roots};
-use crate::identity::Usage;
 use crate::model::{ClientAuth, Files, ListenerTls};
 
 /// What a handshake fails with while the Workload API has sent no identity.
@@ -42,7 +41,7 @@ impl ServerTls {
     /// # Errors
     /// Why it is refused.
     pub fn again(&self, peer: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
-        self.judge.as_ref().map_or(Ok(()), |judge| judge.again(peer, Usage::Client, UnixTime::now()))
+        self.judge.as_ref().map_or(Ok(()), |judge| judge.again(peer, UnixTime::now()))
     }
 
     /// Whether a connection that asked for `asked` may carry requests for `host`.

@@ -12,7 +12,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
 use webpki::{CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList, RevocationOptionsBuilder};
 
-use crate::identity::{IdMatch, Usage, svid};
+use crate::identity::{IdMatch, Usage, is_in_time, svid};
 
 /// Why a certificate was refused, beyond what rustls has words for.
 #[derive(Debug)]
@@ -179,20 +179,20 @@ impl Judge {
     }
 
     /// Judges anew what was judged when the session began: rustls restores a peer's certificates from a ticket without
-    /// asking. (Signatures were checked then, and a changed trust bundle makes old tickets void.)
+    /// asking. Signatures and revocation were checked then, and a changed bundle or list makes old tickets void; what is
+    /// left is time. (An expected identity or name is compiled into the same configuration as the sessions.)
     ///
     /// # Errors
     /// As at first.
-    pub fn again(&self, peer: &[CertificateDer<'_>], usage: Usage, now: UnixTime) -> Result<(), Error> {
-        match peer.split_first() {
-            Some((leaf, chain)) => self.judge(leaf, chain, now, usage, None).or_else(|error| {
-                // The name that a connection is made to was compared when the session began, and keys its storage.
-                let by_name = usage == Usage::Server && self.ids.is_empty() && self.names.is_empty();
-                if by_name && super::reason(&error) == TlsReason::WrongName { Ok(()) } else { Err(error) }
-            }),
-            None if self.mandatory => Err(Error::NoCertificatesPresented),
-            None => Ok(()),
+    pub fn again(&self, peer: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
+        if peer.is_empty() && self.mandatory {
+            return Err(Error::NoCertificatesPresented);
         }
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        for certificate in peer {
+            is_in_time(certificate, now).map_err(|reason| refuse(reason, "a certificate of the resumed session"))?;
+        }
+        Ok(())
     }
 }
 

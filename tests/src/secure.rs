@@ -133,6 +133,15 @@ impl TlsClient {
         Ok((status, String::from_utf8_lossy(&bytes[end..]).into_owned()))
     }
 
+    /// Reads a line with its end.
+    pub fn line(&mut self) -> Result<String, String> {
+        let mut bytes = Vec::new();
+        while bytes.last() != Some(&b'\n') {
+            self.more(&mut bytes)?;
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     fn more(&mut self, bytes: &mut Vec<u8>) -> Result<(), String> {
         let mut chunk = [0; 65_536];
         match self.stream.read(&mut chunk) {

@@ -51,6 +51,17 @@ impl Text {
         }
     }
 
+    fn secured_listeners(&mut self, family: &Family<crate::ListenerMeters>) {
+        self.counters(
+            family,
+            listener,
+            "onehop_listener_would_deny_total",
+            "Requests and connections that an authorization rule in dry-run mode would have refused.",
+            |block| &block.would_deny,
+        );
+        self.handshakes(family, listener, "onehop_listener", |block| &block.tls);
+    }
+
     /// The handshakes of every listener, or of every cluster.
     fn handshakes<T>(&mut self, family: &Family<T>, label: Labels, prefix: &str, figure: impl Fn(&T) -> &TlsMeters) {
         let name = format!("{prefix}_tls_handshakes_total");
@@ -222,14 +233,7 @@ impl Registry {
                 }
             }
         }
-        text.counters(
-            family,
-            listener,
-            "onehop_listener_would_deny_total",
-            "Requests and connections that an authorization rule in dry-run mode would have refused.",
-            |block| &block.would_deny,
-        );
-        text.handshakes(family, listener, "onehop_listener", |block| &block.tls);
+        text.secured_listeners(family);
         text.histograms(family, listener, "onehop_listener_hop_seconds", "Time in the proxy's own hands.", |block| {
             &block.hop
         });

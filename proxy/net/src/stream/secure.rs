@@ -83,6 +83,14 @@ impl Stream {
         self.tls().and_then(|info| info.alpn.as_deref())
     }
 
+    /// Asks the peer to change its keys.
+    #[cfg(test)]
+    pub(crate) fn ask_for_key_update(&self) {
+        if let Some(session) = &self.tls {
+            session.ask_for_key_update(self.fd).expect("asks");
+        }
+    }
+
     /// The bytes from the wire, for rustls, which decrypts in place.
     pub(crate) fn cipher_mut(&mut self) -> &mut [u8] {
         self.buf.as_mut().map_or(&mut [], Buf::data_mut)

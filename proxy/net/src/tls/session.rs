@@ -22,6 +22,8 @@ const RECORDS_A_SEND: usize = 4;
 const BYTES_A_CALL: usize = 512 * 1024;
 /// Records without data in a row: more are an attack on our patience.
 const MAX_IDLE_RECORDS: u32 = 64;
+/// Messages of our own (answers to key updates, alerts) that wait for a full socket.
+const MAX_QUEUED: u32 = 8;
 /// Bytes of a handshake message after the handshake: tickets are small.
 const MAX_MESSAGE: usize = 64 * 1024;
 
@@ -63,6 +65,8 @@ struct Sender {
     sent: usize,
     /// Plaintext bytes that the pending records carry and that the caller has not been told of.
     owed: usize,
+    /// Messages of our own among what is pending.
+    queued: u32,
     closed: bool,
 }
 
@@ -105,6 +109,7 @@ impl Session {
                 pending: Vec::new(),
                 sent: 0,
                 owed: 0,
+                queued: 0,
                 closed: false,
             }),
             ending: Cell::new(false),
@@ -300,12 +305,27 @@ impl Session {
         Ok(())
     }
 
+    /// Asks the peer to change its keys, as a hostile one may do again and again.
+    #[cfg(test)]
+    pub fn ask_for_key_update(&self, fd: RawFd) -> io::Result<()> {
+        self.queue(HANDSHAKE, &[24, 0, 0, 1, 1], fd)?;
+        let keys = self.kernel.borrow_mut().update(true).map_err(|error| broken(&error.to_string()))?;
+        self.sender.borrow_mut().keys = keys;
+        Ok(())
+    }
+
     /// Seals a small message behind what is pending, and sends what goes out at once.
     fn queue(&self, kind: u8, content: &[u8], fd: RawFd) -> io::Result<()> {
         let mut sender = self.sender.borrow_mut();
         if sender.closed {
             return Ok(());
         }
+        // A peer that asks and never reads is not answered for ever.
+        if sender.queued >= MAX_QUEUED {
+            sender.closed = true;
+            return Err(broken("the peer asks again and again and does not read the answers"));
+        }
+        sender.queued += 1;
         let mut out = [0; 64];
         let length = sender.keys.seal(kind, content, &[], &mut out).map_err(|error| broken(&error.to_string()))?;
         sender.pending.extend_from_slice(&out[..length]);
@@ -404,6 +424,7 @@ impl Sender {
         }
         self.pending = Vec::new();
         self.sent = 0;
+        self.queued = 0;
         Ok(())
     }
 

@@ -203,6 +203,37 @@ fn a_peer_that_stops_is_timed_out_and_plain_text_is_told_apart() {
 }
 
 #[test]
+fn keys_change_when_asked_and_who_asks_without_reading_is_cut_off() {
+    on_core(|| async {
+        let (accept, connect) = configs(&[&TLS13]);
+        let (mut server, mut client) = shaken(&accept, &connect).await;
+        for _ in 0..5 {
+            client.ask_for_key_update();
+            client.write_all(b"under new keys").await.expect("writes");
+            server.fill(Size::Small).await.expect("reads");
+            assert_eq!(server.buffered(), b"under new keys");
+            server.consume(14);
+            server.write_all(b"and back").await.expect("writes");
+            client.fill(Size::Small).await.expect("reads");
+            assert_eq!(client.buffered(), b"and back");
+            client.consume(8);
+        }
+        // The server's socket is full, and its peer only asks.
+        while server.try_write(&[0; 60_000]).is_ok() {}
+        let mut refused = false;
+        for _ in 0..20 {
+            client.ask_for_key_update();
+            client.write_all(b"x").await.expect("writes");
+            refused |= server.fill(Size::Small).await.is_err();
+            if refused {
+                break;
+            }
+        }
+        assert!(refused, "answers pile up");
+    });
+}
+
+#[test]
 fn who_refuses_the_other_says_so_with_an_alert() {
     on_core(|| async {
         for version in [&TLS13, &TLS12] {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
 use super::scenario::{Kind, Protocol, Rate, Scenario};
-use crate::peers::{self, Hop, Layer, Peer};
+use crate::peers::{self, Hop, Layer, Mutual, Peer};
 use crate::process::{self, Process, Usage};
 
 /// The closed-loop block, which finds what a candidate bears.
@@ -155,6 +155,7 @@ pub(crate) fn start(
 ) -> Result<Life, String> {
     let count = if scenario.kind == Kind::Mesh { 2 } else { 1 };
     let layer = if scenario.protocol == Protocol::Http { Layer::Http } else { Layer::Tcp };
+    let certificates = scenario.mutual_tls.then(|| peers::certificates()).transpose()?;
     let mut life = Life { name: label.to_owned(), hops: Vec::new(), address: origin, metrics: Vec::new() };
     for number in (1..=count).rev() {
         let name = if count == 1 { label.to_owned() } else { format!("{label}-{number}") };
@@ -162,7 +163,9 @@ pub(crate) fn start(
         std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let folder = folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
         let listen = process::free_address().map_err(|error| error.to_string())?;
-        let hop = Hop { listen, upstream: life.address, layer, folder: &folder, connections: scenario.connections };
+        let mutual = certificates.as_ref().map(|certificates| Mutual { outbound: number == 1, certificates });
+        let connections = scenario.connections;
+        let hop = Hop { listen, upstream: life.address, layer, folder: &folder, connections, mutual };
         let launch = peer.launch(&hop)?;
         let process = process::start(launch.command, place.proxy_cpu, listen, &folder.join("output.log"))?;
         life.address = listen;
@@ -334,7 +337,7 @@ fn choose(
     let mut chosen = Vec::new();
     for peer in peers::all() {
         let wanted = scenario.candidates.is_empty() || scenario.candidates.iter().any(|name| name == peer.name());
-        if !wanted || scenario.kind == Kind::Direct {
+        if !wanted || scenario.kind == Kind::Direct || (scenario.mutual_tls && !peer.speaks_tls()) {
             continue;
         }
         match peer.version(layer) {

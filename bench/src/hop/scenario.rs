@@ -16,8 +16,7 @@ pub enum Kind {
     Direct,
     /// One hop.
     Gateway,
-    /// Two hops one behind the other, as two sidecars are. Plain: mutual TLS between them is a matter of their
-    /// configuration, which none has here yet.
+    /// Two hops one behind the other, as two sidecars are.
     Mesh,
 }
 
@@ -56,6 +55,9 @@ pub struct Scenario {
     /// A new connection for each request.
     #[serde(default)]
     pub new_connections: bool,
+    /// Between the two hops of a mesh: mutual TLS.
+    #[serde(default)]
+    pub mutual_tls: bool,
     /// Memory of the connections, one request each, is what this is about: quantiles are not compared.
     #[serde(default)]
     pub idle: bool,
@@ -204,7 +206,9 @@ pub fn builtin() -> Vec<Scenario> {
         include_str!("../../scenarios/http-large.toml"),
         include_str!("../../scenarios/new-connection.toml"),
         include_str!("../../scenarios/tcp.toml"),
+        include_str!("../../scenarios/mesh-plain.toml"),
         include_str!("../../scenarios/mesh-small.toml"),
+        include_str!("../../scenarios/mesh-large.toml"),
         include_str!("../../scenarios/idle.toml"),
     ]
     .into_iter()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::{Hop, Launch, Layer, Peer, find, write};
+use super::{Hop, INBOUND_NAME, Launch, Layer, Peer, find, write};
 
 pub(super) struct Envoy;
 
@@ -54,15 +54,16 @@ impl Peer for Envoy {
                  {TYPES}.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: hop, cluster: origin }}\n"
             ),
         };
+        let (accept, connect) = tls(hop);
         let endpoint = |address: std::net::SocketAddr| {
             format!("{{ socket_address: {{ address: {}, port_value: {} }} }}", address.ip(), address.port())
         };
         let config = format!(
             "static_resources:\n  listeners:\n  - name: hop\n    address: {}\n    tcp_backlog_size: 4096\n    \
-             filter_chains:\n    - filters:\n{filter}  clusters:\n  - name: origin\n    type: STATIC\n    \
+             filter_chains:\n    - filters:\n{filter}{accept}  clusters:\n  - name: origin\n    type: STATIC\n    \
              connect_timeout: 5s\n    circuit_breakers: {{ thresholds: [ {{ max_connections: 65536, \
              max_pending_requests: 65536, max_requests: 65536 }} ] }}\n    load_assignment: {{ cluster_name: origin, \
-             endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {} }} }} ] }} ] }}\n",
+             endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {} }} }} ] }} ] }}\n{connect}",
             endpoint(hop.listen),
             endpoint(hop.upstream)
         );
@@ -72,4 +73,27 @@ impl Peer for Envoy {
         command.arg("-c").arg(&path).args(["--concurrency", "1", "-l", "error", "--disable-hot-restart"]);
         Ok(Launch { command, metrics: None })
     }
+}
+
+/// The transport sockets of the listening side and of the connecting side.
+fn tls(hop: &Hop<'_>) -> (String, String) {
+    let Some(mutual) = &hop.mutual else {
+        return (String::new(), String::new());
+    };
+    let common = format!(
+        "common_tls_context: {{ tls_params: {{ tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3, \
+         ecdh_curves: [ X25519 ] }}, tls_certificates: [ {{ certificate_chain: {{ filename: {} }}, private_key: \
+         {{ filename: {} }} }} ], validation_context: {{ trusted_ca: {{ filename: {} }} }} }}",
+        mutual.certificate().display(),
+        mutual.key().display(),
+        mutual.bundle().display()
+    );
+    let kind = if mutual.outbound { "Upstream" } else { "Downstream" };
+    let own =
+        if mutual.outbound { format!("sni: {INBOUND_NAME}") } else { "require_client_certificate: true".to_owned() };
+    let socket = format!(
+        "transport_socket: {{ name: tls, typed_config: {{ \"@type\": {TYPES}.transport_sockets.tls.v3.{kind}TlsContext, \
+         {own}, {common} }} }}\n"
+    );
+    if mutual.outbound { (String::new(), format!("    {socket}")) } else { (format!("      {socket}"), String::new()) }
 }

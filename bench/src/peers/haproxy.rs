@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{Hop, Launch, Layer, Peer, find, write};
+use super::{Hop, INBOUND_NAME, Launch, Layer, Peer, find, write};
 
 pub(super) struct Haproxy;
 
@@ -31,10 +31,11 @@ impl Peer for Haproxy {
             }
             Layer::Tcp => "mode tcp\n  option splice-auto",
         };
+        let (accept, connect) = tls(hop)?;
         let config = format!(
             "global\n  nbthread 1\n  maxconn {maxconn}\ndefaults\n  {mode}\n  retries 0\n  timeout client 600s\n  \
-             timeout server 600s\n  timeout connect 5s\nfrontend hop\n  bind {listen} backlog 4096\n  \
-             default_backend origin\nbackend origin\n  server origin {upstream} pool-max-conn 4096\n"
+             timeout server 600s\n  timeout connect 5s\nfrontend hop\n  bind {listen} backlog 4096{accept}\n  \
+             default_backend origin\nbackend origin\n  server origin {upstream} pool-max-conn 4096{connect}\n"
         );
         let path = hop.folder.join("haproxy.cfg");
         write(&path, &config)?;
@@ -43,4 +44,26 @@ impl Peer for Haproxy {
         command.args(["-db", "-q", "-f"]).arg(&path);
         Ok(Launch { command, metrics: None })
     }
+}
+
+/// Options of the listening side and of the connecting side. HAProxy wants a certificate and its key in one file.
+fn tls(hop: &Hop<'_>) -> Result<(String, String), String> {
+    let Some(mutual) = &hop.mutual else {
+        return Ok((String::new(), String::new()));
+    };
+    let read = |path: std::path::PathBuf| {
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let both = hop.folder.join("both.pem");
+    write(&both, &(read(mutual.certificate())? + &read(mutual.key())?))?;
+    let (both, bundle) = (both.display(), mutual.bundle());
+    let shown = format!(
+        " ssl crt {both} ca-file {} verify required ssl-min-ver TLSv1.3 ciphersuites TLS_AES_128_GCM_SHA256",
+        bundle.display()
+    );
+    Ok(if mutual.outbound {
+        (String::new(), format!("{shown} verifyhost {INBOUND_NAME} sni str({INBOUND_NAME})"))
+    } else {
+        (format!("{shown} curves X25519"), String::new())
+    })
 }

@@ -35,6 +35,58 @@ pub struct Hop<'a> {
     pub folder: &'a Path,
     /// Connections that it must bear at once.
     pub connections: usize,
+    /// Mutual TLS on one side: it is one of two sidecars.
+    pub mutual: Option<Mutual<'a>>,
+}
+
+/// Mutual TLS between two sidecars: TLS 1.3, certificates on P-256 and, where a product lets one choose,
+/// TLS_AES_128_GCM_SHA256 over X25519, the same for all.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutual<'a> {
+    /// Towards the upstream; else with clients.
+    pub outbound: bool,
+    /// Where `onehop certs` has put `web` (outbound), `api` (inbound) and `bundle.pem`.
+    pub certificates: &'a Path,
+}
+
+impl Mutual<'_> {
+    /// The certificate chain that this side shows.
+    pub fn certificate(&self) -> PathBuf {
+        self.own("cert.pem")
+    }
+
+    /// Its key.
+    pub fn key(&self) -> PathBuf {
+        self.own("key.pem")
+    }
+
+    fn own(&self, file: &str) -> PathBuf {
+        self.certificates.join(if self.outbound { "web" } else { "api" }).join(file)
+    }
+
+    /// The roots that both sides believe.
+    pub fn bundle(&self) -> PathBuf {
+        self.certificates.join("bundle.pem")
+    }
+}
+
+/// The name in the inbound side's certificate, beside its SPIFFE ID.
+pub const INBOUND_NAME: &str = "api.mesh.test";
+
+/// Makes the certificates of a mesh, outside the results, where keys have no business.
+///
+/// # Errors
+/// When `onehop certs` cannot be run.
+pub fn certificates() -> Result<PathBuf, String> {
+    let program = own("onehop").ok_or("onehop is not built: cargo build --release -p onehop")?;
+    let folder = std::env::temp_dir().join(format!("onehop-bench-{}", std::process::id()));
+    let arguments = ["--trust-domain", "mesh.test", "--service", "web", "--service", "api", "--dns", INBOUND_NAME];
+    let output = Command::new(program).arg("certs").arg(&folder).args(arguments).output();
+    let output = output.map_err(|error| format!("onehop certs: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("onehop certs: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))
 }
 
 /// How it is started.
@@ -57,6 +109,10 @@ pub trait Peer: Sync {
     /// # Errors
     /// Why it cannot be used here, and what to do.
     fn version(&self, layer: Layer) -> Result<String, String>;
+    /// Whether it can be one of two sidecars with mutual TLS.
+    fn speaks_tls(&self) -> bool {
+        true
+    }
     /// Writes its configuration and says how it is started.
     ///
     /// # Errors

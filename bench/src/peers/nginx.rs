@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{Hop, Launch, Layer, Peer, find, write};
+use super::{Hop, INBOUND_NAME, Launch, Layer, Peer, find, write};
 
 pub(super) struct Nginx;
 
@@ -35,14 +35,15 @@ impl Peer for Nginx {
             "{load}daemon off;\nworker_processes 1;\npid {folder}/nginx.pid;\nerror_log {folder}/nginx.err;\n\
              worker_rlimit_nofile 65536;\nevents {{ worker_connections {connections}; multi_accept on; }}\n"
         );
+        let (scheme, accept, connect) = tls(hop);
         let body = match hop.layer {
             Layer::Http => format!(
                 "http {{\n  access_log off;\n  tcp_nodelay on;\n  keepalive_requests 1000000000;\n  \
                  keepalive_timeout 600s;\n  client_body_temp_path {folder}/body;\n  proxy_temp_path {folder}/proxy;\n  \
                  fastcgi_temp_path {folder}/fastcgi;\n  uwsgi_temp_path {folder}/uwsgi;\n  scgi_temp_path {folder}/scgi;\n  \
                  upstream origin {{ server {upstream}; keepalive 4096; keepalive_requests 1000000000; \
-                 keepalive_timeout 600s; }}\n  server {{\n    listen {listen} backlog=4096;\n    location / {{\n      \
-                 proxy_pass http://origin;\n      proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n      \
+                 keepalive_timeout 600s; }}\n  server {{\n    listen {listen}{accept}\n    location / {{\n      \
+                 {connect}proxy_pass {scheme}://origin;\n      proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n      \
                  proxy_set_header X-Forwarded-For $remote_addr;\n      proxy_buffers 16 32k;\n      \
                  proxy_buffer_size 32k;\n      proxy_busy_buffers_size 64k;\n      proxy_max_temp_file_size 0;\n    }}\n  }}\n}}\n"
             ),
@@ -57,4 +58,30 @@ impl Peer for Nginx {
         command.arg("-p").arg(hop.folder).arg("-c").arg(&path).arg("-e").arg(hop.folder.join("nginx.err"));
         Ok(Launch { command, metrics: None })
     }
+}
+
+/// Scheme of the upstream, what stands behind the listening address, and directives of a TLS upstream.
+fn tls(hop: &Hop<'_>) -> (&'static str, String, String) {
+    let Some(mutual) = &hop.mutual else {
+        return ("http", " backlog=4096;".to_owned(), String::new());
+    };
+    let (certificate, key, bundle) = (
+        mutual.certificate().display().to_string(),
+        mutual.key().display().to_string(),
+        mutual.bundle().display().to_string(),
+    );
+    if mutual.outbound {
+        let connect = format!(
+            "proxy_ssl_certificate {certificate}; proxy_ssl_certificate_key {key}; proxy_ssl_trusted_certificate {bundle}; \
+             proxy_ssl_verify on; proxy_ssl_verify_depth 3; proxy_ssl_name {INBOUND_NAME}; proxy_ssl_session_reuse on; \
+             proxy_ssl_protocols TLSv1.3; proxy_ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256; "
+        );
+        return ("https", " backlog=4096;".to_owned(), connect);
+    }
+    let accept = format!(
+        " ssl backlog=4096; ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_client_certificate {bundle}; \
+         ssl_verify_client on; ssl_verify_depth 3; ssl_protocols TLSv1.3; ssl_ecdh_curve X25519; \
+         ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;"
+    );
+    ("http", accept, String::new())
 }

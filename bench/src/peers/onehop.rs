@@ -41,9 +41,10 @@ impl Peer for Onehop {
             }
             Layer::Tcp => ("layer = \"tcp\"\ncluster = \"origin\"\ntcp_idle_timeout = \"1h\"", ""),
         };
+        let (identity, accept, connect) = tls(hop);
         let config = format!(
-            "[runtime]\nworkers = 1\nadmin = \"{admin}\"\nbusy_poll = \"{busy_poll}\"\n\n[[listener]]\nname = \"hop\"\n\
-             address = \"{listen}\"\n{layer}\n{route}\n[[cluster]]\nname = \"origin\"\nendpoints = [\"{upstream}\"]\n\
+            "[runtime]\nworkers = 1\nadmin = \"{admin}\"\nbusy_poll = \"{busy_poll}\"\n{identity}\n[[listener]]\nname = \"hop\"\n\
+             address = \"{listen}\"\n{layer}\n{accept}{route}\n[[cluster]]\nname = \"origin\"\nendpoints = [\"{upstream}\"]\n{connect}\
              pool = {{ max_idle = 4096, idle_timeout = \"600s\" }}\n\
              limits = {{ connections = 65536, requests = 65536 }}\n"
         );
@@ -52,5 +53,25 @@ impl Peer for Onehop {
         let mut command = Command::new(program);
         command.args(["gateway", "--config"]).arg(&path);
         Ok(Launch { command, metrics: Some(admin) })
+    }
+}
+
+/// The identity, and what listener and cluster say of TLS.
+fn tls(hop: &Hop<'_>) -> (String, &'static str, &'static str) {
+    let Some(mutual) = &hop.mutual else {
+        return (String::new(), "", "");
+    };
+    let identity = format!(
+        "\n[identity]\ncertificate = \"{}\"\nkey = \"{}\"\nbundle = \"{}\"\n",
+        mutual.certificate().display(),
+        mutual.key().display(),
+        mutual.bundle().display()
+    );
+    const EXPECTED: &str =
+        "tls = { identity = true, min_version = \"1.3\", expect = [\"spiffe://mesh.test/ns/default/sa/api\"] }\n";
+    if mutual.outbound {
+        (identity, "", EXPECTED)
+    } else {
+        (identity, "tls = { identity = true, min_version = \"1.3\" }\n", "")
     }
 }

@@ -21,6 +21,10 @@ impl Peer for RawRelay {
             .ok_or_else(|| "raw-relay is not built: cargo build --release -p onehop-bench".to_owned())
     }
 
+    fn speaks_tls(&self) -> bool {
+        false
+    }
+
     fn launch(&self, hop: &Hop<'_>) -> Result<Launch, String> {
         let mut command = Command::new(own("raw-relay").ok_or("raw-relay is not built")?);
         command.args(["--listen", &hop.listen.to_string(), "--to", &hop.upstream.to_string()]);

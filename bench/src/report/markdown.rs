@@ -165,7 +165,12 @@ pub fn remarks(measured: &Measured, analysis: &Analysis) -> Vec<String> {
         remarks.push(format!("{name} was not measured: {why}"));
     }
     if measured.scenario.kind == Kind::Mesh {
-        remarks.push("two plain hops one behind the other; mutual TLS between them is not configured here".to_owned());
+        remarks.push(if measured.scenario.mutual_tls {
+            "two hops one behind the other, with mutual TLS between them: TLS 1.3, P-256, AES-128-GCM, X25519"
+                .to_owned()
+        } else {
+            "two plain hops one behind the other".to_owned()
+        });
     }
     if measured.scenario.new_connections {
         remarks.push(

@@ -155,7 +155,7 @@ pub(crate) fn start(
 ) -> Result<Life, String> {
     let count = if scenario.kind == Kind::Mesh { 2 } else { 1 };
     let layer = if scenario.protocol == Protocol::Http { Layer::Http } else { Layer::Tcp };
-    let certificates = scenario.mutual_tls.then(|| peers::certificates()).transpose()?;
+    let certificates = scenario.mutual_tls.then(peers::certificates).transpose()?;
     let mut life = Life { name: label.to_owned(), hops: Vec::new(), address: origin, metrics: Vec::new() };
     for number in (1..=count).rev() {
         let name = if count == 1 { label.to_owned() } else { format!("{label}-{number}") };

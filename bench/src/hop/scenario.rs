@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn those_that_come_along_are_good_and_their_names_differ() {
         let mut names: Vec<String> = builtin().into_iter().map(|scenario| scenario.name).collect();
-        assert_eq!(names.len(), 7);
+        assert_eq!(names.len(), 9);
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 7);

@@ -151,7 +151,7 @@ fn by_name(
 }
 
 /// Who serves what a listener captures: an address and a port before one of them alone.
-fn virtuals(model: &Model, wanted: &model::Listener) -> Vec<((Option<std::net::IpAddr>, Option<u16>), Arc<str>)> {
+fn virtuals(model: &Model, wanted: &model::Listener) -> Vec<(model::Destination, Arc<str>)> {
     let mut virtuals: Vec<_> = model
         .listeners
         .iter()

@@ -26,6 +26,9 @@ pub enum RequestId {
     Keep,
 }
 
+/// Where a captured connection was meant to go: any address or any port where that part is none.
+pub type Destination = (Option<IpAddr>, Option<u16>);
+
 /// What becomes of `X-Forwarded-Client-Cert`, in the words of Envoy's `forward_client_cert_details`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientCert {
@@ -108,7 +111,7 @@ pub struct Listener {
     /// It is not bound: it serves what the listeners of these names capture and is meant for its destination.
     pub parents: Vec<String>,
     /// Which of it; any address or any port where that part is none.
-    pub destination: (Option<IpAddr>, Option<u16>),
+    pub destination: Destination,
     /// How long the first bytes of a client are waited for before it is taken for one that waits for the server to speak;
     /// none: it has to speak first.
     pub detect_timeout: Option<Duration>,

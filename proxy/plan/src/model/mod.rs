@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use crate::authz::Rule;
 pub use cluster::{Address, BalanceKind, Cluster, Endpoint, EndpointTarget, Original};
 pub use filter::{Cors, FieldEdits, Filters, Mirror};
-pub use listener::{ClientCert, Http, Layer, Listener, ProxyProtocol, RequestId};
+pub use listener::{ClientCert, Destination, Http, Layer, Listener, ProxyProtocol, RequestId};
 pub use route::{
     Action, FieldMatch, HashOn, PathMatch, PathRewrite, Redirect, Respond, RetryOn, Route, Target, ValueMatch,
 };

@@ -1,6 +1,6 @@
 //! Listeners in their compiled form.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use onehop_meter::{ListenerMeters, PerCore};
 
 use super::Split;
 use crate::authz::Policy;
-use crate::model::{ClientCert, Layer, RequestId};
+use crate::model::{ClientCert, Destination, Layer, RequestId};
 use crate::route::{HostTable, PathRule};
 use crate::tls::ServerTls;
 
@@ -33,7 +33,7 @@ pub struct Listener {
     /// Finds out for whom its connections were meant.
     pub capture: bool,
     /// Listeners without a socket that serve what this one captures: destination and name, the closest match first.
-    pub virtuals: Vec<((Option<IpAddr>, Option<u16>), Arc<str>)>,
+    pub virtuals: Vec<(Destination, Arc<str>)>,
     /// How long the first bytes of a client are waited for before the server speaks first.
     pub detect_timeout: Option<Duration>,
     /// Who may do what; none: everybody everything.
@@ -51,7 +51,7 @@ pub struct Listener {
 impl Listener {
     /// The listener without a socket that serves this destination.
     pub fn serving(&self, destination: &SocketAddr) -> Option<&Arc<str>> {
-        let fits = |(ip, port): &(Option<IpAddr>, Option<u16>)| {
+        let fits = |(ip, port): &Destination| {
             ip.is_none_or(|ip| ip == destination.ip()) && port.is_none_or(|port| port == destination.port())
         };
         self.virtuals.iter().find(|(wanted, _)| fits(wanted)).map(|(_, name)| name)

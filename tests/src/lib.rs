@@ -2,6 +2,8 @@
 //! byte by byte, and stops what it started. No test waits by sleeping: everything waits for an event, with a bound.
 
 mod client;
+pub mod frames;
+pub mod http2;
 mod load;
 mod origin;
 pub mod pki;

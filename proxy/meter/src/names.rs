@@ -83,6 +83,26 @@ reasons! {
     IdleTimeout = "idle-timeout",
     /// The proxy is shutting down.
     ShuttingDown = "shutting-down",
+    /// What an HTTP/2 client sent breaks a rule of its connection (RFC 9113 5.4.1).
+    BadHttp2 = "bad-http2",
+    /// More RST_STREAM frames than a client has use for.
+    FloodOfResets = "flood-of-resets",
+    /// More SETTINGS frames.
+    FloodOfSettings = "flood-of-settings",
+    /// More PING frames.
+    FloodOfPings = "flood-of-pings",
+    /// More PRIORITY frames.
+    FloodOfPriorities = "flood-of-priorities",
+    /// More WINDOW_UPDATE frames.
+    FloodOfWindowUpdates = "flood-of-window-updates",
+    /// More frames without content.
+    FloodOfEmptyFrames = "flood-of-empty-frames",
+    /// More CONTINUATION frames.
+    FloodOfContinuations = "flood-of-continuations",
+    /// More frames of unknown types.
+    FloodOfUnknownFrames = "flood-of-unknown-frames",
+    /// More frames of other kinds than make sense (small DATA, header blocks without end).
+    FloodOfFrames = "flood-of-frames",
     /// A bug: the task that served the connection panicked.
     Panic = "panic",
 }

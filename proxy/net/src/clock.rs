@@ -20,3 +20,8 @@ pub fn now() -> Nanos {
 pub fn after(at: Nanos, wait: Duration) -> Nanos {
     at.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX))
 }
+
+/// How long it is until `then`; nothing when that has passed.
+pub fn until(then: Nanos) -> Duration {
+    Duration::from_nanos(then.saturating_sub(now()))
+}

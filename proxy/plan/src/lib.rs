@@ -14,7 +14,8 @@ pub mod tls;
 
 pub use compile::{Place, Problem, compile, nearest};
 pub use model::{
-    AccessLog, Address, BalanceKind, ClientCert, Layer, LogFormat, Original, ProxyProtocol, RequestId, RetryOn,
+    AccessLog, Address, BalanceKind, ClientCert, Http2, Layer, LogFormat, Original, Protocol, ProxyProtocol, RequestId,
+    RetryOn,
 };
 pub use route::HostTable;
 pub use snapshot::{

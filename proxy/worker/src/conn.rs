@@ -20,6 +20,7 @@ use onehop_wire::sniff::{Protocol, sniff};
 use crate::connections::{Doing, Entry};
 use crate::http1;
 use crate::http1::forward::Origin;
+use crate::http2;
 use crate::l4;
 use crate::secure;
 use crate::shard::Shard;
@@ -35,13 +36,7 @@ pub fn start(shard: &Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Peer
         let served = guard(Box::pin(serve(shard.clone(), listener.clone(), fd, peer))).await;
         meters.core(core).active.sub(1);
         if let Err(panic) = served {
-            shard.meters().panics.add(1);
-            meters.core(core).faults[Reason::Panic as usize].add(1);
-            eprintln!(
-                "onehop: core {core}: the task of a connection on listener \"{}\" panicked: {}; the connection was closed",
-                listener.name,
-                message(&*panic)
-            );
+            count_panic(&shard, &listener, &*panic, "the connection was closed");
         }
     });
 }
@@ -51,8 +46,20 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
+/// Counts a panic and says where it was.
+pub fn count_panic(shard: &Shard, listener: &Listener, panic: &(dyn Any + Send), consequence: &str) {
+    let core = shard.outfit.core;
+    shard.meters().panics.add(1);
+    listener.meters.core(core).faults[Reason::Panic as usize].add(1);
+    eprintln!(
+        "onehop: core {core}: the task of a connection on listener \"{}\" panicked: {}; {consequence}",
+        listener.name,
+        message(panic)
+    );
+}
+
 /// Runs a future to its end or to its panic.
-async fn guard(mut task: Pin<Box<impl Future<Output = ()>>>) -> Result<(), Box<dyn Any + Send>> {
+pub async fn guard(mut task: Pin<Box<impl Future<Output = ()>>>) -> Result<(), Box<dyn Any + Send>> {
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
@@ -117,7 +124,12 @@ fn serve(shard: Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Peer) -> 
         };
         match layer {
             Some(Layer::Tcp) => Box::pin(l4::serve(&shard, &mut stream, &entry, &listener, &origin)).await,
-            Some(_) => http1::serve(&shard, &mut stream, &entry, listener, &origin).await,
+            Some(_) => {
+                let by_alpn = stream.alpn() == Some(b"h2");
+                if by_alpn || http1::serve(&shard, &mut stream, &entry, listener.clone(), &origin).await {
+                    Box::pin(http2::serve(&shard, stream, &entry, listener, origin)).await;
+                }
+            }
             None => {}
         }
     }
@@ -150,7 +162,7 @@ async fn decide(stream: &mut Stream, entry: &Entry, listener: &Listener) -> Opti
     stream.deadline().arm(clock::after(begun, listener.http.header_timeout), Ends::Read);
     let layer = loop {
         match sniff(stream.buffered()) {
-            Some(Protocol::Http1) => break Layer::Http,
+            Some(Protocol::Http1 | Protocol::Http2) => break Layer::Http,
             Some(_) => break Layer::Tcp,
             None => {}
         }

@@ -56,6 +56,8 @@ pub struct Entry {
     pub requests: Cell<u64>,
     /// The box of its busy period.
     pub rest: Rest,
+    /// Wakes a connection that wants to know when its core begins to drain.
+    pub nudge: RefCell<Option<Waker>>,
 }
 
 /// Whether a connection keeps the box of its busy period, and how it is asked to give it up.
@@ -149,6 +151,7 @@ impl Connections {
             doing: Cell::new(Doing::Idle),
             requests: Cell::new(0),
             rest: Rest::default(),
+            nudge: RefCell::new(None),
         });
         let index = match self.free.borrow_mut().pop() {
             Some(index) => {

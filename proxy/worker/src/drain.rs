@@ -24,6 +24,11 @@ pub fn begin(shard: &Rc<Shard>, limit: Duration) {
     let now = clock::now();
     shard.draining_since.set(now);
     shard.drain_until.set(clock::after(now, limit));
+    shard.connections.each(|entry| {
+        if let Some(waker) = entry.nudge.borrow_mut().take() {
+            waker.wake();
+        }
+    });
     let grace = clock::after(now, GRACE.min(limit / 2));
     let shard = shard.clone();
     onehop_net::runtime::spawn(async move {

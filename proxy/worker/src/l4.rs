@@ -103,7 +103,7 @@ async fn run(
     let mut avoid = Vec::new();
     let mut attempt = 0;
     let connected = loop {
-        match lease(&cluster, Wanted::New, origin.destination, &mut avoid, clock::now()).await {
+        match lease(&cluster, Wanted::Bytes, origin.destination, &mut avoid, clock::now()).await {
             Err(fault) if fault.retryable && attempt < 2 => attempt += 1,
             other => break other,
         }

@@ -1,5 +1,6 @@
 //! Keys of `[[cluster]]`.
 
+use super::http2::CLUSTER_HTTP2;
 use super::tls::CLUSTER_TLS;
 use super::{Key, Kind::*, key};
 
@@ -21,6 +22,12 @@ pub const CLUSTER: &[Key] = &[
     key("pool", Table(POOL), "Connections that are kept for the next request."),
     key("limits", Table(LIMITS), "Bounds over all cores, an even share each."),
     key("proxy_protocol", OneOf(&["v1", "v2"]), "Begins each TCP connection with a PROXY header."),
+    key(
+        "protocol",
+        OneOf(&["http1", "http2", "auto"]),
+        "The HTTP version of the endpoints; auto: what ALPN chooses, HTTP/1.1 without TLS.",
+    ),
+    key("http2", Table(CLUSTER_HTTP2), "How HTTP/2 is spoken to the endpoints."),
 ];
 
 pub const ENDPOINT: &[Key] =

@@ -1,5 +1,6 @@
 //! Keys of `[[listener]]`.
 
+use super::http2::LISTENER_HTTP2;
 use super::route::TARGET;
 use super::tls::LISTENER_TLS;
 use super::{Key, Kind::*, key};
@@ -45,6 +46,7 @@ pub const LISTENER: &[Key] = &[
     key("server_timing", Flag, "Adds Server-Timing, with what the hop took, to responses."),
     key("path", Table(PATH_RULE), "How paths are read before routes are matched."),
     key("connect_failure_status", Number, "503, or 502 as nginx answers."),
+    key("http2", Table(LISTENER_HTTP2), "How clients may speak HTTP/2."),
 ];
 
 const PATH_RULE: &[Key] = &[

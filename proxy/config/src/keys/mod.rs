@@ -2,6 +2,7 @@
 
 mod access;
 mod cluster;
+mod http2;
 mod listener;
 mod route;
 mod sidecar;

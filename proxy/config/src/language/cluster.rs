@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onehop_plan::model::{Cluster, Endpoint, EndpointTarget};
-use onehop_plan::{Address, BalanceKind, Original, ProxyProtocol};
+use onehop_plan::{Address, BalanceKind, Original, Protocol, ProxyProtocol};
 use toml::de::DeValue;
 
 use super::tls::cluster_tls;
@@ -44,6 +44,12 @@ pub(super) fn cluster(file: &mut File<'_>, table: &Table<'_, '_>) -> Cluster {
         Some(_) => Some(ProxyProtocol::V2),
         None => None,
     };
+    cluster.protocol = match table.word(file, "protocol") {
+        Some("http2") => Protocol::Http2,
+        Some("auto") => Protocol::Auto,
+        _ => Protocol::Http1,
+    };
+    cluster.http2 = super::http2::http2(file, table, false);
     cluster
 }
 

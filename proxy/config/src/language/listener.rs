@@ -97,6 +97,7 @@ fn http(file: &mut File<'_>, table: &Table<'_, '_>) -> Http {
         server_timing: table.flag(file, "server_timing").unwrap_or(false),
         connect_failure_502,
         path: path_rule(file, table),
+        http2: super::http2::http2(file, table, true),
     }
 }
 

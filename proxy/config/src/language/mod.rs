@@ -3,6 +3,7 @@
 mod access;
 mod cluster;
 mod filter;
+mod http2;
 mod listener;
 mod matching;
 mod route;

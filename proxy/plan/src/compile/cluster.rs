@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use onehop_meter::Registry;
 
+use super::http2::check_http2;
 use super::problem::{Place, Problems};
 use super::unique;
 use crate::model::{self, Model};
@@ -37,6 +38,7 @@ pub(super) fn check_clusters(model: &Model, problems: &mut Problems) {
         if !cluster.endpoints.is_empty() && cluster.endpoints.iter().all(|endpoint| endpoint.weight == 0) {
             problems.add(place("endpoints"), "every weight is zero: nothing could be chosen");
         }
+        check_http2(&cluster.http2, place("http2"), problems);
         if cluster.connect_timeout.is_zero() {
             problems.add(place("connect_timeout"), "connect_timeout must not be zero");
         }
@@ -103,6 +105,8 @@ pub(super) fn cluster(
         proxy_protocol: wanted.proxy_protocol,
         original: wanted.original.map(|original| (original, registry.endpoint(&wanted.name, "original-destination"))),
         tls,
+        protocol: wanted.protocol,
+        http2: wanted.http2.clone(),
         meters: registry.cluster(&wanted.name),
     }
 }

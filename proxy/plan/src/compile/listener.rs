@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use onehop_meter::Registry;
 
+use super::http2::check_http2;
 use super::problem::{Place, Problems};
 use super::route::{Checked, Names, check_targets, split};
 use super::unique;
@@ -58,6 +59,7 @@ pub(super) fn check_listeners(model: &Model, names: &Names<'_>, problems: &mut P
         }
         check_targets(&listener.tcp, names, place("cluster"), problems);
         let http = &listener.http;
+        check_http2(&http.http2, place("http2"), problems);
         if !(1024..=1 << 20).contains(&http.head_bytes) {
             problems.add(place("max_head"), "max_head must be between 1KiB and 1MiB");
         }
@@ -177,5 +179,6 @@ fn policy(http: &model::Http) -> HttpPolicy {
         server_timing: http.server_timing,
         connect_failure_502: http.connect_failure_502,
         path: http.path,
+        http2: http.http2.clone(),
     }
 }

@@ -1,6 +1,7 @@
 //! The only validator: a model becomes a snapshot, or a list of everything that is wrong with it.
 
 mod cluster;
+mod http2;
 mod listener;
 mod nearest;
 mod problem;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClusterTls, ProxyProtocol};
+use super::{ClusterTls, Http2, Protocol, ProxyProtocol};
 
 /// How an endpoint is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +96,10 @@ pub struct Cluster {
     pub original: Option<Original>,
     /// TLS towards its endpoints.
     pub tls: Option<ClusterTls>,
+    /// The version that its endpoints are spoken to in.
+    pub protocol: Protocol,
+    /// How HTTP/2 is spoken to them.
+    pub http2: Http2,
 }
 
 impl Default for Cluster {
@@ -114,6 +118,8 @@ impl Default for Cluster {
             proxy_protocol: None,
             original: None,
             tls: None,
+            protocol: Protocol::Http1,
+            http2: Http2::default(),
         }
     }
 }

@@ -3,13 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{ListenerTls, Target};
+use super::{Http2, ListenerTls, Target};
 use crate::route::PathRule;
 
 /// What a listener expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
-    /// HTTP/1.1.
+    /// HTTP/1.1, or HTTP/2 by its preface or by ALPN.
     Http,
     /// Bytes.
     Tcp,
@@ -152,6 +152,8 @@ pub struct Http {
     pub connect_failure_502: bool,
     /// How paths are read before they are matched.
     pub path: PathRule,
+    /// HTTP/2.
+    pub http2: Http2,
 }
 
 impl Default for Http {
@@ -172,6 +174,7 @@ impl Default for Http {
             server_timing: false,
             connect_failure_502: false,
             path: PathRule::default(),
+            http2: Http2::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod filter;
+mod http2;
 mod listener;
 mod route;
 mod tls;
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub use crate::authz::Rule;
 pub use cluster::{Address, BalanceKind, Cluster, Endpoint, EndpointTarget, Original};
 pub use filter::{Cors, FieldEdits, Filters, Mirror};
+pub use http2::{Http2, MAX_WINDOW, Protocol};
 pub use listener::{ClientCert, Destination, Http, Layer, Listener, ProxyProtocol, RequestId};
 pub use route::{
     Action, FieldMatch, HashOn, PathMatch, PathRewrite, Redirect, Respond, RetryOn, Route, Target, ValueMatch,

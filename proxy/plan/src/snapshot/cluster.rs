@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use onehop_meter::{ClusterMeters, EndpointMeters, PerCore, Registry};
 
-use crate::model::{Address, BalanceKind, EndpointTarget, Original, ProxyProtocol};
+use crate::model::{Address, BalanceKind, EndpointTarget, Http2, Original, Protocol, ProxyProtocol};
 use crate::tls::ClientTls;
 
 /// Bounds of the connection pools.
@@ -56,6 +56,10 @@ pub struct Cluster {
     pub original: Option<(Original, Arc<PerCore<EndpointMeters>>)>,
     /// TLS towards its endpoints.
     pub tls: Option<Arc<ClientTls>>,
+    /// The version that its endpoints are spoken to in.
+    pub protocol: Protocol,
+    /// How HTTP/2 is spoken to them.
+    pub http2: Http2,
     /// Its meters.
     pub meters: Arc<PerCore<ClusterMeters>>,
 }
@@ -142,6 +146,8 @@ impl Cluster {
             proxy_protocol: self.proxy_protocol,
             original: self.original.clone(),
             tls: self.tls.clone(),
+            protocol: self.protocol,
+            http2: self.http2.clone(),
             meters: self.meters.clone(),
         }
     }

@@ -8,7 +8,7 @@ use onehop_meter::{ListenerMeters, PerCore};
 
 use super::Split;
 use crate::authz::Policy;
-use crate::model::{ClientCert, Destination, Layer, RequestId};
+use crate::model::{ClientCert, Destination, Http2, Layer, RequestId};
 use crate::route::{HostTable, PathRule};
 use crate::tls::ServerTls;
 
@@ -87,6 +87,7 @@ pub struct HttpPolicy {
     pub server_timing: bool,
     pub connect_failure_502: bool,
     pub path: PathRule,
+    pub http2: Http2,
 }
 
 /// Where TCP connections go.

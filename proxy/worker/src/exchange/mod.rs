@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use onehop_meter::ledger::Ledger;
 use onehop_meter::names::Reason;
-use onehop_net::clock;
+use onehop_net::clock::{self, Nanos};
 use onehop_plan::{Listener, Route};
 use onehop_wire::http1::{BodyLength, RequestHead};
 
@@ -44,6 +44,8 @@ pub struct Request<'a> {
     pub identity: &'a Identity,
     /// The listener that took it.
     pub listener: &'a Arc<Listener>,
+    /// When the client's own deadline passes, which the upstream is told of (`grpc-timeout`).
+    pub deadline: Option<Nanos>,
 }
 
 impl Request<'_> {
@@ -57,6 +59,7 @@ impl Request<'_> {
 }
 
 /// How an exchange ended, for the connection, the meters and the access record.
+#[derive(Default)]
 pub struct Outcome {
     /// The client's status; zero when none was sent.
     pub status: u16,
@@ -85,59 +88,54 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn new() -> Outcome {
-        Outcome {
-            status: 0,
-            fault: None,
-            started: false,
-            keep: false,
-            bytes_in: 0,
-            bytes_out: 0,
-            attempts: 0,
-            route: None,
-            cluster: None,
-            endpoint: None,
-            tunnels: false,
-            tunnel: None,
-        }
-    }
-
     /// A request that never became one.
     pub fn rejected(fault: Fault) -> Outcome {
-        Outcome::new().failed(fault)
-    }
-
-    fn failed(mut self, fault: Fault) -> Outcome {
-        self.fault = Some(fault);
-        self
+        Outcome { fault: Some(fault), ..Outcome::default() }
     }
 }
 
 /// Runs one exchange. The client's leg stands behind the request head.
 pub async fn run(shard: &Rc<Shard>, request: &Request<'_>, client: &mut Leg<'_>, ledger: &mut Ledger) -> Outcome {
-    let mut outcome = Outcome::new();
+    let mut outcome = Outcome::default();
+    run_into(shard, request, client, ledger, &mut outcome).await;
+    outcome
+}
+
+/// [`run`] for callers that may give the exchange up half-way: the outcome says how far it had come.
+pub async fn run_into(
+    shard: &Rc<Shard>,
+    request: &Request<'_>,
+    client: &mut Leg<'_>,
+    ledger: &mut Ledger,
+    outcome: &mut Outcome,
+) {
     let routed = match route(shard, request) {
         Ok(routed) => routed,
-        Err(fault) => return outcome.failed(fault),
+        Err(fault) => {
+            outcome.fault = Some(fault);
+            return;
+        }
     };
     let Routed { route, mut changes, local } = routed;
     outcome.route = Some(route.clone());
     if let Some(local) = local {
         ledger.mark(onehop_meter::ledger::Step::Routed, clock::now());
         let sending = local::Sending { shard, request, route: &route, changes: changes.as_deref() };
-        Box::pin(sending.run(local, client, ledger, &mut outcome)).await;
+        Box::pin(sending.run(local, client, ledger, outcome)).await;
         shard.give_changes(changes.take());
-        return outcome;
+        return;
     }
     let Some((reference, cluster)) = choose_for(shard, request, &route) else {
-        return outcome.failed(Fault::new(Side::Proxy, Step::Route, Reason::NoEndpoint));
+        outcome.fault = Some(Fault::new(Side::Proxy, Step::Route, Reason::NoEndpoint));
+        return;
     };
     if shard.logs_access() {
         outcome.cluster = Some(reference.name.clone());
     }
     ledger.mark(onehop_meter::ledger::Step::Routed, clock::now());
     if let Err(fault) = admit(request, &route, &cluster) {
-        return outcome.failed(fault);
+        outcome.fault = Some(fault);
+        return;
     }
     {
         let config = cluster.cluster.borrow();
@@ -147,10 +145,9 @@ pub async fn run(shard: &Rc<Shard>, request: &Request<'_>, client: &mut Leg<'_>,
     }
     cluster.active.set(cluster.active.get() + 1);
     let active = Active { cluster: &cluster, shard };
-    attempts(shard, request, client, &route, &cluster, changes.as_deref(), ledger, &mut outcome).await;
+    attempts(shard, request, client, &route, &cluster, changes.as_deref(), ledger, outcome).await;
     drop(active);
     shard.give_changes(changes.take());
-    outcome
 }
 
 /// A cluster of the split that this core still knows.

@@ -6,8 +6,9 @@ use std::rc::Rc;
 
 use crate::exchange::Request;
 use crate::exchange::changes::{Changes, MAX_EDITS};
+use crate::http2::grpc;
 use crate::secure::Secure;
-use onehop_net::Peer;
+use onehop_net::{Peer, clock};
 use onehop_plan::filter::Filters;
 use onehop_plan::{ClientCert, RequestId, Route};
 use onehop_wire::http1::{self, BodyLength, Edits, Field, Known, RequestHead, ResponseHead, Version};
@@ -151,6 +152,17 @@ fn bits(fields: &[Field], known: Known) -> u128 {
     matching.fold(0, |bits, (index, _)| bits | bit(index))
 }
 
+fn left_until(out: &mut Vec<u8>, deadline: clock::Nanos) -> std::ops::Range<usize> {
+    let start = out.len();
+    grpc::write_timeout(out, clock::until(deadline));
+    start..out.len()
+}
+
+fn named(fields: &[Field], buf: &[u8], name: &[u8]) -> u128 {
+    let matching = fields.iter().enumerate().filter(|(_, field)| field.name.of(buf).eq_ignore_ascii_case(name));
+    matching.fold(0, |bits, (index, _)| bits | bit(index))
+}
+
 fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
     // Once per request, where the general formatting would show.
     if let IpAddr::V4(ip) = ip {
@@ -222,7 +234,7 @@ pub fn request<R>(
     upgrade: bool,
     encode: impl FnOnce(&[u8], &Edits<'_>) -> R,
 ) -> R {
-    let Request { head, bytes: buf, origin, identity, listener } = *request;
+    let Request { head, bytes: buf, origin, identity, listener, deadline } = *request;
     let policy = &listener.http;
     let fields = &head.fields;
     let mut drop = http1::hop_by_hop(fields, head.named_by_connection);
@@ -249,11 +261,18 @@ pub fn request<R>(
         })
     });
     let client_cert = client_cert(scratch, request, &mut drop);
+    let timeout = deadline.map(|deadline| {
+        drop |= named(fields, buf, grpc::TIMEOUT);
+        left_until(scratch, deadline)
+    });
     let trusts = policy.trusted_hops > 0;
     let mut add = Added::new();
     if head.absolute_form || head.find(Known::Host).is_none() {
         drop |= bits(fields, Known::Host);
         add.push(b"Host", head.authority.of(buf));
+    }
+    if let Some(timeout) = timeout {
+        add.push(grpc::TIMEOUT, &scratch[timeout]);
     }
     add.push(b"X-Forwarded-For", &scratch[forwarded_for]);
     if !(trusts && head.find(Known::XForwardedProto).is_some()) {

@@ -74,7 +74,7 @@ pub fn encode(out: &mut Vec<u8>, fault: &Fault, status: u16, method: Method, ver
 }
 
 /// The registered error type of RFC 9209 2.3 that fits best.
-fn rfc9209(fault: &Fault) -> &'static str {
+pub fn rfc9209(fault: &Fault) -> &'static str {
     use onehop_meter::names::Reason::*;
     match fault.reason {
         NoRoute => "destination_not_found",

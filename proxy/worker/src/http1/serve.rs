@@ -21,7 +21,7 @@ use crate::exchange::{self, Leg, Outcome, Request};
 use crate::fault::{Fault, Side, Step};
 use crate::shard::Shard;
 
-/// Serves a connection until it ends.
+/// Serves a connection until it ends; true at once if it begins with the preface of HTTP/2, which is left to be read.
 ///
 /// A block instead of an `async fn`, which would keep each argument twice for as long as the connection idles.
 pub fn serve<'a>(
@@ -30,17 +30,39 @@ pub fn serve<'a>(
     entry: &'a Listed<'_>,
     mut listener: Arc<Listener>,
     origin: &'a Origin,
-) -> impl Future<Output = ()> {
+) -> impl Future<Output = bool> {
     let mut generation = shard.generation();
     async move {
         while let Waited::Bytes = wait_for_bytes(shard, stream, entry, &listener, clock::now(), false).await {
+            if entry.requests.get() == 0 && listener.http.http2.enabled && begins_http2(stream).await {
+                return true;
+            }
             // One box per busy period keeps the idle task small.
             shard.connections.begin_busy(entry);
             let rests = Box::pin(busy(shard, stream, entry, &mut listener, origin, &mut generation)).await;
             entry.rest.unboxed();
             if !rests {
-                return;
+                return false;
             }
+        }
+        false
+    }
+}
+
+/// Whether the client begins with the preface of HTTP/2 (RFC 9113 3.3: prior knowledge): no HTTP/1 method begins alike.
+async fn begins_http2(stream: &mut Stream) -> bool {
+    const BEGINNING: &[u8] = b"PRI";
+    loop {
+        let buffered = stream.buffered();
+        let looked_at = buffered.len().min(BEGINNING.len());
+        if buffered[..looked_at] != BEGINNING[..looked_at] {
+            return false;
+        }
+        if looked_at == BEGINNING.len() {
+            return true;
+        }
+        if !matches!(stream.fill(Size::Small).await, Ok(1..)) {
+            return false;
         }
     }
 }
@@ -227,7 +249,7 @@ async fn exchange_one(
     #[cfg(debug_assertions)]
     panic_on_request(head, bytes);
     let identity = Identity::new(|| shard.random());
-    let request = Request { head, bytes, origin, identity: &identity, listener };
+    let request = Request { head, bytes, origin, identity: &identity, listener, deadline: None };
     listener.meters.core(shard.outfit.core).requests.add(1);
     let outcome = exchange::run(shard, &request, &mut Leg::Http1(stream), ledger).await;
     conclude(shard, stream, entry, listener, origin, Some(&request), outcome, ledger).await

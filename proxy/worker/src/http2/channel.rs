@@ -256,6 +256,11 @@ impl Channel {
         }
     }
 
+    /// Whether the final response head was sent.
+    pub fn has_answered(&self) -> bool {
+        matches!(self.turn, Turn::Over)
+    }
+
     /// Waits for a response head.
     pub fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         let Turn::Client(answer) = &mut self.turn else {

@@ -11,7 +11,6 @@ use onehop_wire::http2::{self, Parts};
 ///
 /// # Errors
 /// The rule that it breaks.
-#[allow(dead_code, reason = "for the listeners, which come next")]
 pub fn request(
     parts: &http::request::Parts,
     ends: bool,

@@ -1,6 +1,12 @@
 //! HTTP/2 on either side of an exchange: what the `h2` crate offers, in the terms of the exchange.
 
 mod channel;
+pub mod grpc;
 pub mod message;
+mod reply;
+mod serve;
+mod stream;
+mod tunnel;
 
 pub use channel::{Channel, Heard, Incoming};
+pub use serve::serve;

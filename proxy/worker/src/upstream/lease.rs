@@ -13,7 +13,9 @@ use onehop_net::Stream;
 use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline;
 use onehop_net::stream::{Either, first};
+use onehop_plan::Protocol;
 
+use super::mux::{self, Ride};
 use super::pool::Pooled;
 use super::{ClusterState, EndpointState, Waiter, nanos, net_address, share};
 use crate::exchange::Leg;
@@ -35,6 +37,8 @@ pub enum Wanted {
     Fresh,
     /// A new one.
     New,
+    /// A new one that carries bytes, whatever HTTP version the cluster speaks.
+    Bytes,
 }
 
 /// A connection in use. Dropped without [`Lease::give_back`], it is closed and everything is counted down.
@@ -44,6 +48,8 @@ pub struct Lease {
     /// Whether it served a request before: then its upstream may have just closed it.
     pub reused: bool,
     account: Account,
+    /// The place on a shared connection; given up after the stream.
+    _ride: Option<Ride>,
 }
 
 /// What a lease gives the use of.
@@ -142,6 +148,13 @@ pub async fn lease(
             let index = pick(cluster, avoid)?;
             (index, cluster.endpoints.borrow()[index].clone())
         };
+        if wanted != Wanted::Bytes && cluster.cluster.borrow().protocol == Protocol::Http2 {
+            let shared = share_http2(cluster, &endpoint).await;
+            if shared.is_err() && !avoid.contains(&index) {
+                avoid.push(index);
+            }
+            return shared;
+        }
         if let Some(lease) = reuse(cluster, &endpoint, wanted, now) {
             return Ok(lease);
         }
@@ -177,7 +190,7 @@ fn reuse(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, wanted: Wante
     let max_idle_ns = match wanted {
         Wanted::Any => u64::MAX,
         Wanted::Fresh => FRESH_NS,
-        Wanted::New => return None,
+        Wanted::New | Wanted::Bytes => return None,
     };
     if endpoint.pool.borrow().is_empty() {
         return None;
@@ -192,17 +205,24 @@ fn reuse(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, wanted: Wante
     cluster.cluster.borrow().meters.core(cluster.core).pool_hits.add(1);
     let mut account = Account::new(cluster, endpoint);
     account.open = true;
-    Some(Lease { conn: Conn::Http1(conn), reused: true, account })
+    Some(Lease { conn: Conn::Http1(conn), reused: true, account, _ride: None })
 }
 
 async fn connect(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, timeout_ns: u64) -> Result<Lease, Fault> {
     let mut account = Account::new(cluster, endpoint);
-    let address = net_address(&endpoint.endpoint.borrow().address);
     // Counted before the wait, so that a burst cannot pass the limit while it connects.
     cluster.opened(endpoint);
     account.open = true;
     let now = clock::now();
-    let due = now.saturating_add(timeout_ns);
+    let stream = open(cluster, endpoint, timeout_ns).await?;
+    let conn = Conn::Http1(Box::new(Pooled { stream, since: now, born: now, requests: 0 }));
+    Ok(Lease { conn, reused: false, account, _ride: None })
+}
+
+/// Connects, with TLS where the cluster has it, and counts how it went.
+async fn open(cluster: &ClusterState, endpoint: &EndpointState, timeout_ns: u64) -> Result<Stream, Fault> {
+    let address = net_address(&endpoint.endpoint.borrow().address);
+    let due = clock::now().saturating_add(timeout_ns);
     let connected = Stream::connect(&address, due).await;
     let config = cluster.cluster.borrow().clone();
     let meters = config.meters.core(cluster.core);
@@ -223,8 +243,7 @@ async fn connect(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, timeo
         Ok(stream) => {
             meters.connects.add(1);
             peer.meters.core(cluster.core).connects.add(1);
-            let conn = Conn::Http1(Box::new(Pooled { stream, since: now, born: now, requests: 0 }));
-            Ok(Lease { conn, reused: false, account })
+            Ok(stream)
         }
         Err(error) => {
             meters.connect_failures.add(1);
@@ -237,6 +256,36 @@ async fn connect(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, timeo
             Err(Fault::retryable(Side::Upstream, Step::Lease, reason))
         }
     }
+}
+
+/// A stream on an HTTP/2 connection to this endpoint.
+async fn share_http2(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>) -> Result<Lease, Fault> {
+    let account = Account::new(cluster, endpoint);
+    let (timeout_ns, limit) = {
+        let config = cluster.cluster.borrow();
+        (nanos(config.connect_timeout), config.limits.connections)
+    };
+    let due = clock::now().saturating_add(timeout_ns);
+    let overflow = Fault::new(Side::Proxy, Step::Lease, Reason::Overflow);
+    let connect = || -> Option<mux::Made> {
+        if limit.is_some_and(|limit| cluster.connections.get() >= share(limit, cluster.cores)) {
+            return None;
+        }
+        cluster.opened(endpoint);
+        let (cluster, endpoint) = (cluster.clone(), endpoint.clone());
+        Some(Box::pin(async move {
+            let made = open(&cluster, &endpoint, timeout_ns).await;
+            if made.is_err() {
+                cluster.closed(&endpoint, 1);
+            }
+            made
+        }))
+    };
+    let (ride, channel, reused) = mux::ride(cluster, endpoint, due, overflow, connect).await?;
+    if reused {
+        cluster.cluster.borrow().meters.core(cluster.core).pool_hits.add(1);
+    }
+    Ok(Lease { conn: Conn::Http2(Box::new(channel)), reused, account, _ride: Some(ride) })
 }
 
 /// Closes the longest idle connection of some endpoint, so that a new one fits under the limit.

@@ -2,6 +2,7 @@
 //! identity: the cluster's name, the endpoint's address.
 
 mod lease;
+mod mux;
 mod original;
 mod pool;
 
@@ -17,6 +18,7 @@ use onehop_plan::balance::Balancer;
 use onehop_plan::{Address, Cluster, Endpoint};
 
 pub use lease::{Conn, Lease, Wanted, lease};
+use mux::Muxes;
 pub use pool::{Bounds, Pool};
 
 /// One endpoint, on this core.
@@ -24,12 +26,20 @@ pub struct EndpointState {
     /// The snapshot's part: address, weight, health, meters.
     pub endpoint: RefCell<Arc<Endpoint>>,
     pool: RefCell<Pool>,
+    /// Its HTTP/2 connections.
+    muxes: Muxes,
     /// Requests in flight.
     pub active: Cell<u32>,
     /// Open connections, busy and idle.
     pub connections: Cell<u32>,
     /// No longer configured: what is given back is closed.
     retired: Cell<bool>,
+}
+
+impl EndpointState {
+    fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
 }
 
 /// Someone who waits for a free connection.
@@ -98,6 +108,7 @@ impl ClusterState {
                 None => Rc::new(EndpointState {
                     endpoint: RefCell::new(endpoint.clone()),
                     pool: RefCell::new(Pool::default()),
+                    muxes: Muxes::default(),
                     active: Cell::new(0),
                     connections: Cell::new(0),
                     retired: Cell::new(false),
@@ -109,6 +120,7 @@ impl ClusterState {
             if !kept.iter().any(|state| Rc::ptr_eq(state, old)) {
                 old.retired.set(true);
                 let closed = old.pool.replace(Pool::default()).len() as u32;
+                old.muxes.clear();
                 self.closed(old, closed);
             }
         }
@@ -125,6 +137,7 @@ impl ClusterState {
         for endpoint in self.endpoints.borrow().iter().chain(&self.run_time_endpoints()) {
             endpoint.retired.set(true);
             let closed = endpoint.pool.replace(Pool::default()).len() as u32;
+            endpoint.muxes.clear();
             self.closed(endpoint, closed);
         }
     }
@@ -133,6 +146,7 @@ impl ClusterState {
     pub fn sweep(&self, now: Nanos) {
         let bounds = self.bounds();
         for endpoint in self.endpoints.borrow().iter() {
+            endpoint.muxes.sweep(now, bounds.idle_ns, bounds.age_ns);
             let evicted = endpoint.pool.borrow_mut().sweep(now, &bounds);
             if evicted > 0 {
                 self.cluster.borrow().meters.core(self.core).pool_evicted.add(evicted);
@@ -169,7 +183,7 @@ impl ClusterState {
 
     /// Idle connections of this cluster on this core.
     pub fn idle(&self) -> usize {
-        self.endpoints.borrow().iter().map(|endpoint| endpoint.pool.borrow().len()).sum()
+        self.endpoints.borrow().iter().map(|endpoint| endpoint.pool.borrow().len() + endpoint.muxes.idle()).sum()
     }
 
     fn bounds(&self) -> Bounds {

@@ -11,7 +11,7 @@ use onehop_meter::names::Reason;
 use onehop_net::clock::Nanos;
 use onehop_plan::{Address, Endpoint, Original};
 
-use super::{ClusterState, EndpointState, Pool};
+use super::{ClusterState, EndpointState, Muxes, Pool};
 use crate::fault::{Fault, Side, Step};
 
 /// Destinations of one cluster on one core.
@@ -55,6 +55,7 @@ impl ClusterState {
         let state = Rc::new(EndpointState {
             endpoint: RefCell::new(endpoint),
             pool: RefCell::new(Pool::default()),
+            muxes: Muxes::default(),
             active: Cell::new(0),
             connections: Cell::new(0),
             retired: Cell::new(false),

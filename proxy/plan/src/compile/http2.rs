@@ -1,0 +1,22 @@
+//! Checks of what is wanted of HTTP/2.
+
+use super::problem::{Place, Problems};
+use crate::model::{Http2, MAX_WINDOW};
+
+pub(super) fn check_http2(http2: &Http2, place: Place, problems: &mut Problems) {
+    if !(1..=100_000).contains(&http2.max_streams) {
+        problems.add(place, "http2.max_streams must be between 1 and 100000");
+    }
+    if !(1..=MAX_WINDOW).contains(&http2.window) {
+        problems.add(place, "http2.window must be between 1B and 2GiB");
+    }
+    if let Some(window) = http2.connection_window
+        && !(65_535..=MAX_WINDOW).contains(&window)
+    {
+        problems.add(place, "http2.connection_window must be at least 65535B, which every peer assumes");
+    }
+    if http2.ping_interval.is_some_and(|interval| interval.is_zero()) || http2.max_age.is_some_and(|age| age.is_zero())
+    {
+        problems.add(place, "a time of http2 is zero: every connection would be closed at once");
+    }
+}

@@ -1,0 +1,106 @@
+//! What gRPC asks of a proxy: its deadline, its statuses.
+
+use std::time::Duration;
+
+use onehop_wire::http1::{Known, RequestHead};
+
+/// The field that carries a call's deadline.
+pub const TIMEOUT: &[u8] = b"grpc-timeout";
+
+/// Whether a request is gRPC: `application/grpc`, with or without a suffix; gRPC-Web is another type.
+pub fn is_grpc(head: &RequestHead, bytes: &[u8]) -> bool {
+    head.find(Known::ContentType).is_some_and(|field| is_grpc_type(field.value.of(bytes)))
+}
+
+/// Whether a content type is gRPC's.
+pub fn is_grpc_type(value: &[u8]) -> bool {
+    let prefix = b"application/grpc";
+    value.len() >= prefix.len()
+        && value[..prefix.len()].eq_ignore_ascii_case(prefix)
+        && matches!(value.get(prefix.len()), None | Some(b'+' | b';' | b' '))
+}
+
+/// The deadline that a gRPC request brings.
+pub fn timeout(head: &RequestHead, bytes: &[u8]) -> Option<Duration> {
+    if !is_grpc(head, bytes) {
+        return None;
+    }
+    head.value(bytes, "grpc-timeout").and_then(parse_timeout)
+}
+
+/// At most eight digits and a unit (the gRPC protocol over HTTP/2, `Timeout`).
+pub fn parse_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(number * 3600)),
+        b'M' => Some(Duration::from_secs(number * 60)),
+        b'S' => Some(Duration::from_secs(number)),
+        b'm' => Some(Duration::from_millis(number)),
+        b'u' => Some(Duration::from_micros(number)),
+        b'n' => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// What is left of a deadline, as it is sent on: in the finest unit that eight digits hold.
+pub fn write_timeout(out: &mut Vec<u8>, left: Duration) {
+    use std::io::Write;
+    let units: [(u128, u8); 6] = [
+        (1, b'n'),
+        (1_000, b'u'),
+        (1_000_000, b'm'),
+        (1_000_000_000, b'S'),
+        (60_000_000_000, b'M'),
+        (3_600_000_000_000, b'H'),
+    ];
+    let (unit, letter) =
+        units.into_iter().find(|(unit, _)| left.as_nanos() / unit <= 99_999_999).unwrap_or((3_600_000_000_000, b'H'));
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "{}", (left.as_nanos() / unit).min(99_999_999));
+    out.push(letter);
+}
+
+/// The gRPC status for a status of ours (the gRPC protocol's mapping, and Envoy's for time-outs).
+pub fn status_of(status: u16) -> u16 {
+    match status {
+        400 | 431 | 414 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        408 | 504 => 4,
+        413 | 429 => 8,
+        502 | 503 => 14,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_and_written() {
+        assert_eq!(parse_timeout(b"100m"), Some(Duration::from_millis(100)));
+        assert_eq!(parse_timeout(b"3S"), Some(Duration::from_secs(3)));
+        for wrong in [&b"m"[..], b"123456789m", b"1x", b"-1S", b""] {
+            assert_eq!(parse_timeout(wrong), None);
+        }
+        for left in [1u64, 99_999_999, 100_000_000, 5_000_000_000, 86_400_000_000_000] {
+            let mut text = Vec::new();
+            write_timeout(&mut text, Duration::from_nanos(left));
+            let read = parse_timeout(&text).expect("its own format").as_nanos() as u64;
+            assert!(read <= left && left - read <= left / 10_000, "{left} {read}");
+        }
+    }
+
+    #[test]
+    fn types_are_told_apart() {
+        assert!(is_grpc_type(b"application/grpc"));
+        assert!(is_grpc_type(b"application/grpc+proto"));
+        assert!(!is_grpc_type(b"application/grpc-web+proto"));
+    }
+}

@@ -1,0 +1,290 @@
+//! The life of a client's HTTP/2 connection: streams become tasks; the connection itself keeps the budgets, the idle
+//! time, the age, the pings and the drain.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{Ping, PingPong, Reason as Code};
+use onehop_meter::names::Reason;
+use onehop_net::clock::{self, Nanos};
+use onehop_net::deadline::{Alarm, sleep_until};
+use onehop_net::h2::{Breach, Flood, Heard, Io};
+use onehop_net::stream::{Either, first};
+use onehop_net::{Stream, runtime};
+use onehop_plan::Listener;
+
+use super::stream;
+use crate::connections::{Doing, Listed};
+use crate::http1::count_fault;
+use crate::http1::forward::Origin;
+use crate::shard::Shard;
+
+/// Bytes that wait to be sent on one stream; beyond it the upstream is not read.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that we have reset and remember, so that frames already under way to them are no error.
+const REMEMBERED_RESETS: usize = 64;
+/// Streams that a client may give up before we have looked at them, all of them in one read: the budget of resets is what
+/// bounds them, since they are looked at in the same turn.
+const PENDING_RESETS: usize = 1000;
+/// How long a client that was told to go may take to close the connection.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A client's connection, as its streams share it.
+pub struct Client {
+    /// The core.
+    pub shard: Rc<Shard>,
+    /// Where it came from.
+    pub origin: Origin,
+    listener: RefCell<Arc<Listener>>,
+    generation: Cell<u64>,
+    open: Cell<usize>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Client {
+    /// The listener as it is configured now; one that is gone serves what is under way.
+    pub fn listener(&self) -> Arc<Listener> {
+        let now = self.shard.generation();
+        if self.generation.replace(now) != now {
+            let name = self.listener.borrow().name.clone();
+            if let Some(current) = self.shard.listener(&name) {
+                *self.listener.borrow_mut() = current;
+            }
+        }
+        self.listener.borrow().clone()
+    }
+}
+
+/// Counts a stream down when its task ends, however it ends.
+pub struct Open(Rc<Client>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        if self.0.open.get() == 0
+            && let Some(waker) = self.0.waker.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Serves a connection that begins with the preface, until it ends.
+pub async fn serve(shard: &Rc<Shard>, stream: Stream, entry: &Listed<'_>, listener: Arc<Listener>, origin: Origin) {
+    entry.doing.set(Doing::Reading);
+    let policy = listener.http.clone();
+    let (io, heard) = Io::new(stream, true, nanos(policy.body_idle_timeout));
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(policy.http2.max_streams)
+        .initial_window_size(policy.http2.window)
+        .initial_connection_window_size(policy.http2.whole_window())
+        .max_header_list_size(u32::try_from(policy.head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .enable_connect_protocol();
+    let due = clock::after(clock::now(), policy.header_timeout);
+    let connection = match first(builder.handshake::<_, Bytes>(io), sleep_until(due)).await {
+        Either::Left(Ok(connection)) => connection,
+        Either::Left(Err(_)) => return count_fault(shard, &listener, Reason::BadHttp2),
+        Either::Right(()) => return count_fault(shard, &listener, Reason::HeaderTimeout),
+    };
+    let client = Rc::new(Client {
+        shard: shard.clone(),
+        origin,
+        generation: Cell::new(shard.generation()),
+        listener: RefCell::new(listener),
+        open: Cell::new(0),
+        waker: RefCell::new(None),
+    });
+    let now = clock::now();
+    let age = policy.http2.max_age.map_or(u64::MAX, |age| {
+        // Connections that were made together are not to be made anew together.
+        let age = nanos(age);
+        age - shard.random() % (age / 10 + 1)
+    });
+    let mut life = Life {
+        client: &client,
+        entry,
+        connection,
+        heard: &heard,
+        ping: None,
+        alarm: Alarm::new(),
+        idle_ns: nanos(policy.idle_timeout),
+        idle_since: now,
+        ping_ns: policy.http2.ping_interval.map_or(u64::MAX, nanos),
+        seen: (heard.bytes(), now),
+        pinged: false,
+        leaves_at: now.saturating_add(age),
+        gone_at: Nanos::MAX,
+        going: false,
+        max_requests: policy.max_requests,
+    };
+    life.ping = life.connection.ping_pong();
+    poll_fn(|cx| life.poll(cx)).await;
+    if heard.stalled() {
+        count_fault(shard, &client.listener(), Reason::WriteTimeout);
+    }
+}
+
+struct Life<'a> {
+    client: &'a Rc<Client>,
+    entry: &'a Listed<'a>,
+    connection: h2::server::Connection<Io, Bytes>,
+    heard: &'a Heard,
+    ping: Option<PingPong>,
+    alarm: Alarm,
+    idle_ns: u64,
+    idle_since: Nanos,
+    ping_ns: u64,
+    /// Bytes that had come when it was last looked at, and when they were found to be more.
+    seen: (u64, Nanos),
+    pinged: bool,
+    /// When the client is told to make a new connection.
+    leaves_at: Nanos,
+    /// When the connection is closed whatever the client does.
+    gone_at: Nanos,
+    going: bool,
+    max_requests: u64,
+}
+
+impl Life<'_> {
+    /// Ready when the connection is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        {
+            let mut waker = self.client.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|kept| kept.will_wake(cx.waker())) {
+                *waker = Some(cx.waker().clone());
+                *self.entry.nudge.borrow_mut() = Some(cx.waker().clone());
+            }
+        }
+        if let Some(breach) = self.heard.take_breach() {
+            self.refuse(breach);
+        }
+        if self.client.shard.is_draining() {
+            self.go();
+        }
+        loop {
+            match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond),
+                Poll::Ready(Some(Err(error))) => {
+                    if !error.is_remote() && !error.is_io() && !self.going {
+                        let calm = error.reason() == Some(Code::ENHANCE_YOUR_CALM);
+                        self.count(if calm { Reason::FloodOfFrames } else { Reason::BadHttp2 });
+                    }
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        self.look(cx)
+    }
+
+    fn begin(&mut self, request: http::Request<h2::RecvStream>, respond: h2::server::SendResponse<Bytes>) {
+        let served = self.entry.requests.get() + 1;
+        self.entry.requests.set(served);
+        if served >= self.max_requests {
+            self.go();
+        }
+        self.client.open.set(self.client.open.get() + 1);
+        let open = Open(self.client.clone());
+        runtime::spawn(stream::serve(self.client.clone(), request, respond, open));
+    }
+
+    /// The clock's part: idle time, age, pings.
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = clock::now();
+        let idle = self.client.open.get() == 0;
+        match (idle, self.entry.doing.get()) {
+            (true, Doing::Idle) | (false, Doing::Exchange) => {}
+            (true, _) => {
+                self.entry.doing.set(Doing::Idle);
+                self.idle_since = now;
+            }
+            (false, _) => self.entry.doing.set(Doing::Exchange),
+        }
+        if self.heard.bytes() != self.seen.0 {
+            self.seen = (self.heard.bytes(), now);
+            self.pinged = false;
+        }
+        if let Some(ping) = &mut self.ping {
+            // An answer makes room for the next question.
+            let _ = ping.poll_pong(cx);
+        }
+        loop {
+            let idle_at = if idle { self.idle_since.saturating_add(self.idle_ns) } else { Nanos::MAX };
+            let waits = if self.pinged { self.ping_ns.saturating_mul(2) } else { self.ping_ns };
+            let silent_at = self.seen.1.saturating_add(waits);
+            if now >= self.gone_at || (now >= silent_at && self.pinged) {
+                return Poll::Ready(());
+            }
+            if now >= silent_at {
+                self.pinged = true;
+                let asked = self.ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok());
+                if !asked {
+                    return Poll::Ready(());
+                }
+                cx.waker().wake_by_ref();
+                continue;
+            }
+            if (now >= idle_at || now >= self.leaves_at) && !self.going {
+                self.go();
+                if idle {
+                    self.gone_at = clock::after(now, FAREWELL);
+                }
+                cx.waker().wake_by_ref();
+                continue;
+            }
+            let next = if self.going { self.gone_at } else { idle_at.min(self.leaves_at) };
+            let next = next.min(silent_at).min(self.gone_at);
+            if next < Nanos::MAX {
+                self.alarm.arm(next);
+                if self.alarm.poll(cx).is_ready() {
+                    continue;
+                }
+            }
+            return Poll::Pending;
+        }
+    }
+
+    /// Tells the client that no more streams are taken; those under way go on (RFC 9113 6.8, in two steps).
+    fn go(&mut self) {
+        if !self.going {
+            self.going = true;
+            self.connection.graceful_shutdown();
+        }
+    }
+
+    fn refuse(&mut self, breach: Breach) {
+        self.count(match breach {
+            Breach::Size => Reason::BadHttp2,
+            Breach::Flood(Flood::Resets) => Reason::FloodOfResets,
+            Breach::Flood(Flood::Settings) => Reason::FloodOfSettings,
+            Breach::Flood(Flood::Pings) => Reason::FloodOfPings,
+            Breach::Flood(Flood::Priorities) => Reason::FloodOfPriorities,
+            Breach::Flood(Flood::WindowUpdates) => Reason::FloodOfWindowUpdates,
+            Breach::Flood(Flood::EmptyFrames) => Reason::FloodOfEmptyFrames,
+            Breach::Flood(Flood::Continuations) => Reason::FloodOfContinuations,
+            Breach::Flood(Flood::Unknown) => Reason::FloodOfUnknownFrames,
+        });
+        self.going = true;
+        let calm = matches!(breach, Breach::Flood(_));
+        self.connection.abrupt_shutdown(if calm { Code::ENHANCE_YOUR_CALM } else { Code::FRAME_SIZE_ERROR });
+        self.gone_at = self.gone_at.min(clock::after(clock::now(), FAREWELL));
+    }
+
+    fn count(&self, reason: Reason) {
+        count_fault(&self.client.shard, &self.client.listener(), reason);
+    }
+}

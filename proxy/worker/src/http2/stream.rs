@@ -1,0 +1,157 @@
+//! One request of an HTTP/2 client: the same exchange as HTTP/1's, then the books, the answer to a failure, the tunnel.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::Reason as Code;
+use onehop_meter::ledger::{Ledger, State, Step as Mark};
+use onehop_meter::names::Reason;
+use onehop_net::clock;
+use onehop_net::deadline::sleep_until;
+use onehop_net::stream::{Either, first};
+use onehop_plan::Listener;
+use onehop_wire::http1::Method;
+
+use super::serve::{Client, Open};
+use super::{Channel, grpc, message, reply, tunnel};
+use crate::access_log;
+use crate::exchange::{self, Leg, Outcome, Request};
+use crate::fault::{Fault, Side, Step};
+use crate::http1::forward::Identity;
+
+/// Serves one stream; a panic ends it alone.
+pub async fn serve(
+    client: Rc<Client>,
+    request: http::Request<h2::RecvStream>,
+    respond: h2::server::SendResponse<Bytes>,
+    open: Open,
+) {
+    let served = crate::conn::guard(Box::pin(one(client.clone(), request, respond))).await;
+    if let Err(panic) = served {
+        crate::conn::count_panic(&client.shard, &client.listener(), &*panic, "the stream was reset");
+    }
+    drop(open);
+}
+
+async fn one(client: Rc<Client>, request: http::Request<h2::RecvStream>, respond: h2::server::SendResponse<Bytes>) {
+    let shard = &client.shard;
+    let listener = client.listener();
+    let mut ledger = Ledger::new(clock::now());
+    let (parts, recv) = request.into_parts();
+    let ends = recv.is_end_stream();
+    let mut channel = Channel::server(recv, respond);
+    let mut head = shard.take_request();
+    let mut bytes = shard.take_head();
+    let key = tunnel::handshake_key(shard.random(), shard.random());
+    let limits = crate::http1::limits(&listener.http);
+    let read = message::request(&parts, ends, &key, &limits, &mut head, &mut bytes);
+    drop(parts);
+    ledger.mark(Mark::HeadComplete, clock::now());
+    match read {
+        Err(reject) => {
+            let outcome = Outcome::rejected(Fault::rejected(reject));
+            conclude(&client, &listener, &mut channel, None, outcome, &mut ledger).await;
+        }
+        Ok(()) => {
+            let identity = Identity::new(|| shard.random());
+            let deadline = grpc::timeout(&head, &bytes).map(|timeout| clock::after(ledger.latest(), timeout));
+            let request = Request {
+                head: &head,
+                bytes: &bytes,
+                origin: &client.origin,
+                identity: &identity,
+                listener: &listener,
+                deadline,
+            };
+            listener.meters.core(shard.outfit.core).requests.add(1);
+            let mut outcome = Outcome::default();
+            run(&client, &request, &mut channel, &mut ledger, &mut outcome).await;
+            conclude(&client, &listener, &mut channel, Some(&request), outcome, &mut ledger).await;
+        }
+    }
+    drop(channel);
+    shard.give_head(bytes);
+    shard.give_request(head);
+}
+
+/// Runs the exchange; a `grpc-timeout` bounds all of it.
+async fn run(
+    client: &Client,
+    request: &Request<'_>,
+    channel: &mut Channel,
+    ledger: &mut Ledger,
+    outcome: &mut Outcome,
+) {
+    let Some(due) = request.deadline else {
+        exchange::run_into(&client.shard, request, &mut Leg::Http2(channel), ledger, outcome).await;
+        return;
+    };
+    let over = {
+        let mut leg = Leg::Http2(channel);
+        let exchange = exchange::run_into(&client.shard, request, &mut leg, ledger, outcome);
+        matches!(first(exchange, sleep_until(due)).await, Either::Right(()))
+    };
+    if over {
+        outcome.started = channel.has_answered();
+        outcome.tunnel = None;
+        outcome.fault = Some(Fault::new(Side::Upstream, Step::Wait, Reason::UpstreamTimeout));
+        ledger.enter(State::Hop, clock::now());
+    }
+}
+
+async fn conclude(
+    client: &Client,
+    listener: &Arc<Listener>,
+    channel: &mut Channel,
+    request: Option<&Request<'_>>,
+    mut outcome: Outcome,
+    ledger: &mut Ledger,
+) {
+    if let Some(fault) = outcome.fault {
+        answer(channel, listener, request, &fault, &mut outcome);
+        ledger.mark(Mark::ResponseWritten, clock::now());
+    }
+    if let Some(mut lease) = outcome.tunnel.take()
+        && let Some(upstream) = lease.conn.stream()
+    {
+        let idle = listener.tcp.as_ref().map_or(std::time::Duration::from_secs(3600), |tcp| tcp.idle_timeout);
+        ledger.enter(State::UpstreamWait, clock::now());
+        let limits = crate::http1::limits(&listener.http);
+        let (up, down) = tunnel::relay(channel, upstream, limits, idle).await;
+        outcome.bytes_in += up;
+        outcome.bytes_out += down;
+        ledger.enter(State::Hop, clock::now());
+    }
+    access_log::conclude(&client.shard, listener, &client.origin, request, &outcome, ledger);
+}
+
+/// Sends the answer to a failed request, or resets a stream whose response cannot be completed.
+fn answer(
+    channel: &mut Channel,
+    listener: &Listener,
+    request: Option<&Request<'_>>,
+    fault: &Fault,
+    outcome: &mut Outcome,
+) {
+    if outcome.started {
+        // Part of it is out: only a reset tells the client that it is not whole.
+        let client = matches!(fault.reason, Reason::ClientLeft | Reason::WriteTimeout | Reason::UpstreamTimeout);
+        channel.reset(if client { Code::CANCEL } else { Code::INTERNAL_ERROR });
+        return;
+    }
+    if fault.reason == Reason::ClientLeft {
+        channel.reset(Code::CANCEL);
+        return;
+    }
+    let status = fault.status(listener.http.connect_failure_502);
+    if fault.reason == Reason::Rejected && fault.step == Step::Head && !reply::is_answered(status) {
+        // A malformed request (RFC 9113 8.1.1).
+        channel.reset(Code::PROTOCOL_ERROR);
+        return;
+    }
+    let grpc = request.is_some_and(|request| grpc::is_grpc(request.head, request.bytes));
+    let head_only = request.is_some_and(|request| request.head.method == Method::Head);
+    outcome.status = if grpc { 200 } else { status };
+    reply::send(channel, fault, status, grpc, head_only);
+}

@@ -1,0 +1,322 @@
+//! HTTP/2 connections to one endpoint on one core, each shared by the requests that are under way: a request takes a
+//! stream where there is room, and a new connection is made when there is none. Making one is a task of its own, so
+//! that requests which wait for it may come and go.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::client::{Connection, SendRequest};
+use h2::{Ping, PingPong};
+use onehop_net::clock::{self, Nanos};
+use onehop_net::deadline::{Alarm, sleep_until};
+use onehop_net::h2::{Heard, Io};
+use onehop_net::stream::{Either, first};
+use onehop_net::{Stream, runtime};
+use onehop_plan::Http2;
+
+use super::{ClusterState, EndpointState, nanos};
+use crate::fault::Fault;
+use crate::http2::Channel;
+
+/// Bytes that wait to be sent on one stream; beyond it the client is not read.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How long an upstream may take nothing of what waits to be sent to it.
+const WRITE_IDLE_NS: u64 = 60_000_000_000;
+/// Header lists of responses; the limit of the listener applies to each response again.
+const MAX_HEADER_LIST: u32 = 1 << 20;
+
+/// One connection.
+pub struct Mux {
+    sender: RefCell<SendRequest<Bytes>>,
+    active: Cell<u32>,
+    max_streams: u32,
+    requests: Cell<u64>,
+    born: Nanos,
+    idle_since: Cell<Nanos>,
+    closed: Cell<bool>,
+}
+
+impl Mux {
+    fn has_room(&self) -> bool {
+        if self.closed.get() {
+            return false;
+        }
+        let mut sender = self.sender.borrow_mut();
+        // A connection that has heard GOAWAY, or is over, takes no more.
+        let ready = sender.poll_ready(&mut Context::from_waker(Waker::noop()));
+        if let Poll::Ready(Err(_)) = ready {
+            self.closed.set(true);
+        }
+        let allowed = self.max_streams as usize;
+        ready.is_ready() && (self.active.get() as usize) < allowed.min(sender.current_max_send_streams())
+    }
+}
+
+/// A place on a connection; given up when it is dropped.
+pub struct Ride {
+    mux: Rc<Mux>,
+    endpoint: Rc<EndpointState>,
+}
+
+impl Drop for Ride {
+    fn drop(&mut self) {
+        self.mux.active.set(self.mux.active.get() - 1);
+        self.mux.idle_since.set(clock::now());
+        self.endpoint.muxes.wake_one();
+    }
+}
+
+/// Someone who waits for a place.
+struct Waiter {
+    waker: RefCell<Option<Waker>>,
+    told: Cell<Option<Result<(), Fault>>>,
+}
+
+/// The connections of one endpoint.
+#[derive(Default)]
+pub struct Muxes {
+    list: RefCell<Vec<Rc<Mux>>>,
+    connecting: Cell<u32>,
+    waiters: RefCell<VecDeque<Rc<Waiter>>>,
+}
+
+impl Muxes {
+    /// A stream on a connection that has room. The fullest but one is not sought: the first keeps the others idle.
+    fn take(&self, endpoint: &Rc<EndpointState>) -> Option<(Ride, Channel, bool)> {
+        let mut list = self.list.borrow_mut();
+        list.retain(|mux| !mux.closed.get());
+        let mux = list.iter().find(|mux| mux.has_room())?.clone();
+        drop(list);
+        mux.active.set(mux.active.get() + 1);
+        let reused = mux.requests.get() > 0;
+        mux.requests.set(mux.requests.get() + 1);
+        let channel = Channel::client(mux.sender.borrow().clone());
+        Some((Ride { mux, endpoint: endpoint.clone() }, channel, reused))
+    }
+
+    fn wake_one(&self) {
+        let waiter = self.waiters.borrow_mut().pop_front();
+        if let Some(waiter) = waiter {
+            waiter.tell(Ok(()));
+        }
+    }
+
+    fn tell_all(&self, told: Result<(), Fault>) {
+        let waiters: Vec<_> = self.waiters.borrow_mut().drain(..).collect();
+        for waiter in waiters {
+            waiter.tell(told);
+        }
+    }
+
+    /// Lets go of the connections that have idled or lived too long: they close when their last stream ends.
+    pub fn sweep(&self, now: Nanos, idle_ns: u64, age_ns: u64) {
+        self.list.borrow_mut().retain(|mux| {
+            let idles = mux.active.get() == 0 && now.saturating_sub(mux.idle_since.get()) > idle_ns;
+            !mux.closed.get() && !idles && now.saturating_sub(mux.born) <= age_ns
+        });
+    }
+
+    /// Lets go of all of them.
+    pub fn clear(&self) {
+        self.list.borrow_mut().clear();
+    }
+
+    /// Those without a stream.
+    pub fn idle(&self) -> usize {
+        self.list.borrow().iter().filter(|mux| mux.active.get() == 0).count()
+    }
+}
+
+impl Waiter {
+    fn tell(&self, told: Result<(), Fault>) {
+        self.told.set(Some(told));
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Leaves the line when the wait is given up, and passes on what it was told too late.
+struct InLine<'a> {
+    muxes: &'a Muxes,
+    waiter: Rc<Waiter>,
+    served: bool,
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        if self.served {
+            return;
+        }
+        if self.waiter.told.get().is_some() {
+            self.muxes.wake_one();
+        } else {
+            self.muxes.waiters.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.waiter));
+        }
+    }
+}
+
+/// What making a connection comes to.
+pub type Made = Pin<Box<dyn Future<Output = Result<Stream, Fault>>>>;
+
+/// A place on a connection to this endpoint; `connect` makes a connection when none has room (or says that there may be
+/// no more), and `due` bounds the wait for a place.
+pub async fn ride(
+    cluster: &Rc<ClusterState>,
+    endpoint: &Rc<EndpointState>,
+    due: Nanos,
+    overflow: Fault,
+    connect: impl Fn() -> Option<Made>,
+) -> Result<(Ride, Channel, bool), Fault> {
+    let muxes = &endpoint.muxes;
+    loop {
+        if let Some(taken) = muxes.take(endpoint) {
+            return Ok(taken);
+        }
+        let places = u64::from(muxes.connecting.get()) * u64::from(cluster.cluster.borrow().http2.max_streams);
+        if muxes.waiters.borrow().len() as u64 >= places
+            && let Some(made) = connect()
+        {
+            muxes.connecting.set(muxes.connecting.get() + 1);
+            runtime::spawn(make(cluster.clone(), endpoint.clone(), made));
+        }
+        let waiter = Rc::new(Waiter { waker: RefCell::new(None), told: Cell::new(None) });
+        muxes.waiters.borrow_mut().push_back(waiter.clone());
+        let mut line = InLine { muxes, waiter: waiter.clone(), served: false };
+        let told = poll_fn(|cx| match waiter.told.get() {
+            Some(told) => Poll::Ready(told),
+            None => {
+                *waiter.waker.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        });
+        match first(told, sleep_until(due)).await {
+            Either::Left(told) => {
+                line.served = true;
+                told?;
+            }
+            Either::Right(()) => return Err(overflow),
+        }
+    }
+}
+
+/// Makes one connection and drives it to its end.
+async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>, made: Made) {
+    let muxes = &endpoint.muxes;
+    let made = made.await;
+    muxes.connecting.set(muxes.connecting.get() - 1);
+    let stream = match made {
+        Ok(stream) => stream,
+        Err(fault) => return muxes.tell_all(Err(fault)),
+    };
+    let http2 = cluster.cluster.borrow().http2.clone();
+    let (io, heard) = Io::new(stream, false, WRITE_IDLE_NS);
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(http2.window)
+        .initial_connection_window_size(http2.whole_window())
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_send_buffer_size(SEND_BUFFER)
+        .initial_max_send_streams(http2.max_streams as usize);
+    // It waits for nothing of the upstream's: requests may follow the preface at once (RFC 9113 3.4).
+    let shaken = builder.handshake::<_, Bytes>(io).await;
+    let Ok((sender, connection)) = shaken else {
+        cluster.closed(&endpoint, 1);
+        let fault = Fault::retryable(
+            crate::fault::Side::Upstream,
+            crate::fault::Step::Lease,
+            onehop_meter::names::Reason::ConnectFailed,
+        );
+        return muxes.tell_all(Err(fault));
+    };
+    let now = clock::now();
+    let mux = Rc::new(Mux {
+        sender: RefCell::new(sender),
+        active: Cell::new(0),
+        max_streams: http2.max_streams,
+        requests: Cell::new(0),
+        born: now,
+        idle_since: Cell::new(now),
+        closed: Cell::new(false),
+    });
+    let weak = Rc::downgrade(&mux);
+    if !endpoint.is_retired() {
+        muxes.list.borrow_mut().push(mux);
+    }
+    muxes.tell_all(Ok(()));
+    drive(connection, &heard, &http2, &weak).await;
+    if let Some(mux) = weak.upgrade() {
+        mux.closed.set(true);
+        muxes.list.borrow_mut().retain(|other| !Rc::ptr_eq(other, &mux));
+    }
+    cluster.closed(&endpoint, 1);
+    // Those who wait for a place need another connection.
+    muxes.tell_all(Ok(()));
+}
+
+/// Polls the connection; an upstream that floods us is left, one that is silent is asked whether it lives.
+async fn drive(mut connection: Connection<Io, Bytes>, heard: &Heard, http2: &Http2, mux: &Weak<Mux>) {
+    let ping_ns = http2.ping_interval.map_or(u64::MAX, nanos);
+    let mut ping = connection.ping_pong();
+    let alarm = Alarm::new();
+    let mut seen = (heard.bytes(), clock::now());
+    let mut pinged = false;
+    let mut connection = pin!(connection);
+    poll_fn(|cx| {
+        if connection.as_mut().poll(cx).is_ready() || heard.take_breach().is_some() {
+            return Poll::Ready(());
+        }
+        if ping_ns == u64::MAX {
+            return Poll::Pending;
+        }
+        poll_life(cx, heard, &alarm, &mut ping, &mut seen, &mut pinged, ping_ns, mux)
+    })
+    .await;
+}
+
+#[allow(clippy::too_many_arguments, reason = "each is a different part of one life")]
+fn poll_life(
+    cx: &mut Context<'_>,
+    heard: &Heard,
+    alarm: &Alarm,
+    ping: &mut Option<PingPong>,
+    seen: &mut (u64, Nanos),
+    pinged: &mut bool,
+    ping_ns: u64,
+    mux: &Weak<Mux>,
+) -> Poll<()> {
+    if let Some(ping) = ping {
+        // An answer makes room for the next question.
+        let _ = ping.poll_pong(cx);
+    }
+    loop {
+        let now = clock::now();
+        if heard.bytes() != seen.0 {
+            *seen = (heard.bytes(), now);
+            *pinged = false;
+        }
+        let waits = if *pinged { ping_ns.saturating_mul(2) } else { ping_ns };
+        let silent_at = seen.1.saturating_add(waits);
+        if now < silent_at {
+            alarm.arm(silent_at);
+            if alarm.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            continue;
+        }
+        if *pinged || mux.upgrade().is_none() {
+            return Poll::Ready(());
+        }
+        *pinged = true;
+        if !ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok()) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+    }
+}

@@ -1,0 +1,141 @@
+//! HTTP/2 by hand: frames as a hostile or broken peer writes them.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// A frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Its type.
+    pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
+    /// Its stream; 0 for the connection's own.
+    pub stream: u32,
+    /// What it carries.
+    pub payload: Vec<u8>,
+}
+
+/// A client that writes what it is told to.
+pub struct Frames {
+    stream: TcpStream,
+}
+
+/// What a peer did to a message that it did not like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// GOAWAY with this error code.
+    Connection(u32),
+    /// RST_STREAM of this stream with this error code.
+    Stream(u32, u32),
+    /// It answered on this stream.
+    Answered(u32),
+    /// It closed the connection without a word.
+    Closed,
+}
+
+/// A frame's bytes.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+fn integer(out: &mut Vec<u8>, value: usize) {
+    if value < 127 {
+        out.push(value as u8);
+        return;
+    }
+    out.push(127);
+    let mut rest = value - 127;
+    while rest >= 128 {
+        out.push((rest % 128) as u8 | 128);
+        rest /= 128;
+    }
+    out.push(rest as u8);
+}
+
+/// A header block of literals, neither indexed nor compressed (RFC 7541 6.2.2).
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in fields {
+        out.push(0);
+        integer(&mut out, name.len());
+        out.extend(name.as_bytes());
+        integer(&mut out, value.len());
+        out.extend(value.as_bytes());
+    }
+    out
+}
+
+/// The pseudo-header fields of a GET.
+pub const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":authority", "test"), (":path", "/")];
+/// Those of a POST.
+pub const POST: [(&str, &str); 4] = [(":method", "POST"), (":scheme", "http"), (":authority", "test"), (":path", "/")];
+
+impl Frames {
+    /// Connects and sends the preface and empty SETTINGS.
+    pub fn connect(address: SocketAddr) -> Frames {
+        let mut client = Frames::bare(address);
+        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        client.send(frame(4, 0, 0, &[]));
+        client
+    }
+
+    /// Connects and sends nothing.
+    pub fn bare(address: SocketAddr) -> Frames {
+        let stream = TcpStream::connect(address).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket option");
+        stream.set_nodelay(true).expect("a socket option");
+        Frames { stream }
+    }
+
+    /// Sends bytes; a peer that has closed is not an error here.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref());
+    }
+
+    /// Sends HEADERS with the block in one frame.
+    pub fn headers(&mut self, stream: u32, fields: &[(&str, &str)], end: bool) {
+        self.send(frame(1, if end { 5 } else { 4 }, stream, &block(fields)));
+    }
+
+    /// The next frame; none at the end of the connection.
+    pub fn next(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let mut payload = vec![0; length];
+        self.stream.read_exact(&mut payload).ok()?;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
+        Some(Frame { kind: head[3], flags: head[4], stream, payload })
+    }
+
+    /// The next frame of a type.
+    pub fn until(&mut self, kind: u8) -> Option<Frame> {
+        loop {
+            let frame = self.next()?;
+            if frame.kind == kind {
+                return Some(frame);
+            }
+        }
+    }
+
+    /// What becomes of what was sent.
+    pub fn verdict(&mut self) -> Verdict {
+        let code = |bytes: &[u8]| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        while let Some(frame) = self.next() {
+            match frame.kind {
+                1 => return Verdict::Answered(frame.stream),
+                3 => return Verdict::Stream(frame.stream, code(&frame.payload)),
+                // The first of the two GOAWAYs of an orderly end says nothing yet.
+                7 if code(&frame.payload) != 0x7fff_ffff => return Verdict::Connection(code(&frame.payload[4..])),
+                _ => {}
+            }
+        }
+        Verdict::Closed
+    }
+}

@@ -36,7 +36,7 @@ fn ten_thousand_clients_share_two_thousand_upstream_connections() {
         eprintln!("skipped: only {files} files may be open here");
         return;
     }
-    let (_running, address) = origin(&["--delay-ms", "20", "--size", "100"]);
+    let (_running, address) = origin(&["--service", "20ms", "--size", "100"]);
     let config = format!(
         "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"origin\"\n[[cluster]]\nname = \"origin\"\nendpoints = [\"{address}\"]\nlimits = {{ connections = {UPSTREAM} }}\npool = {{ max_idle = {UPSTREAM} }}\nconnect_timeout = \"30s\"\n"
     );

@@ -1,5 +1,6 @@
 //! The `onehop-bench` binary.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -197,12 +198,13 @@ fn report(folder: &Path, place: Option<&Place>) -> Result<bool, String> {
     put(&setup_path, &setup_text)?;
     let summary = markdown::summary(&results, selftest.as_ref());
     put(&folder.join("summary.md"), &summary)?;
+    put(&folder.join("headline.md"), &markdown::headline(&results))?;
     put(&folder.join("report.html"), &html::report(&results, selftest.as_ref(), &setup_text))?;
     if let Some((measured, analysis)) = results.iter().find(|(measured, _)| !measured.scenario.idle) {
         put(&folder.join("headline.svg"), &html::picture(measured, analysis))?;
     }
-    println!("{summary}");
-    println!("report: {}", folder.join("report.html").display());
+    // A closed pipe is no failure of the run.
+    let _ = writeln!(std::io::stdout(), "{summary}\nreport: {}", folder.join("report.html").display());
     let tested = selftest.is_some_and(|selftest| selftest.passed());
     let trusted = |(measured, analysis): &(Measured, Analysis)| {
         analysis.void.is_none() && measured.missing.is_empty() && measured.notes.is_empty()

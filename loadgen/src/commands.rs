@@ -1,5 +1,6 @@
 //! What the commands do.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -69,8 +70,8 @@ pub fn run(arguments: &Run) -> Result<ExitCode, String> {
     let watched = plan.clone();
     let outcome = generator.run(plan.clone(), &mut |outcome, slice| progress.slice(&watched, outcome, slice))?;
     progress.end();
-    println!("{}", text::summary(&plan, &outcome).trim_end());
     write(arguments, &plan, &outcome)?;
+    show(&text::summary(&plan, &outcome));
     let well = outcome.total.counts.failed() == 0
         && outcome.reached(&plan)
         && outcome.notes.is_empty()
@@ -97,6 +98,11 @@ fn start(arguments: &Run) -> Result<Generator, String> {
         .map_err(|error| format!("the generator's cores cannot be started: {error}"))
 }
 
+/// Prints to whoever still reads: a closed pipe (`| head`) is no failure of the run.
+fn show(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+}
+
 fn saturation(arguments: &Run, plan: &Plan, generator: &Generator) -> Result<ExitCode, String> {
     let search = Search {
         probe: arguments.probe,
@@ -111,7 +117,6 @@ fn saturation(arguments: &Run, plan: &Plan, generator: &Generator) -> Result<Exi
             eprintln!("{:>9.0} offered  {:>9.0} answered  {verdict}", probe.offered, probe.achieved);
         }
     })?;
-    println!("{}", found.text().trim_end());
     let put = |path: &Path, text: String| {
         std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
     };
@@ -121,6 +126,7 @@ fn saturation(arguments: &Run, plan: &Plan, generator: &Generator) -> Result<Exi
     if let Some(path) = &arguments.html {
         put(path, found.html(&format!("Saturation of {}", plan.mix.target())))?;
     }
+    show(&found.text());
     Ok(if found.rate.is_some() { ExitCode::SUCCESS } else { ExitCode::from(UNWELL) })
 }
 

@@ -126,6 +126,8 @@ pub struct Recorder {
     slice: Slice,
     from: Nanos,
     until: Nanos,
+    /// What is answered after it belongs to the last slice.
+    end: Nanos,
     length: u64,
     omit: bool,
     send: Box<dyn Fn(Slice)>,
@@ -133,21 +135,22 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Counts requests that were meant to be sent from `from` on. Full slices go to `send`; empty ones come from
+    /// Counts requests that were meant to be sent from `from` on, until `end`. Full slices go to `send`; empty ones come from
     /// `spare`.
     pub fn new(
         from: Nanos,
+        end: Nanos,
         length: u64,
         omit: bool,
         send: Box<dyn Fn(Slice)>,
         spare: Box<dyn Fn() -> Slice>,
     ) -> Recorder {
-        Recorder { slice: spare(), from, until: from + length, length, omit, send, spare }
+        Recorder { slice: spare(), from, until: from + length, end, length, omit, send, spare }
     }
 
     /// Closes slices that are over.
     pub fn advance(&mut self, now: Nanos) {
-        while now >= self.until {
+        while now >= self.until && self.until < self.end {
             let index = self.slice.index + 1;
             let full = std::mem::replace(&mut self.slice, (self.spare)());
             (self.send)(full);
@@ -218,6 +221,7 @@ mod tests {
         let sink = slices.clone();
         let mut recorder = Recorder::new(
             1_000,
+            3_001_000,
             1_000_000,
             omit,
             Box::new(move |slice| sink.borrow_mut().push(slice)),
@@ -249,11 +253,12 @@ mod tests {
             let mut failed = seen(2_000, 2_000, 0);
             failed.result = Err((Failure::Status, 503));
             recorder.book(&failed, 5_000);
-            recorder.book(&seen(3_100_000, 3_100_000, 3_200_000), 3_200_000);
+            // Meant to be sent before the end, answered after it.
+            recorder.book(&seen(2_900_000, 2_900_000, 9_200_000), 9_200_000);
         });
-        assert_eq!(slices.iter().map(|slice| slice.index).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(slices.iter().map(|slice| slice.index).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(slices[0].latency.len(), 0);
         assert_eq!(slices[0].counts.statuses[4], 1);
-        assert_eq!((slices[0].counts.failed(), slices[3].counts.ok), (1, 1));
+        assert_eq!((slices[0].counts.failed(), slices[2].counts.ok), (1, 1));
     }
 }

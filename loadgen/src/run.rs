@@ -187,7 +187,8 @@ pub async fn run(
     let slices = tell.clone();
     let slice_ns = u64::try_from(plan.slice.as_nanos()).unwrap_or(u64::MAX / 4).clamp(1_000_000, u64::MAX / 4);
     let send = Box::new(move |slice| slices(Told::Slice(Box::new(slice))));
-    *shared.recorder.borrow_mut() = Some(Recorder::new(measured_from, slice_ns, plan.omit, send, spare));
+    *shared.recorder.borrow_mut() =
+        Some(Recorder::new(measured_from, shared.end.get(), slice_ns, plan.omit, send, spare));
     if let Loop::Open { rate, arrivals } = plan.pacing {
         let schedule = Schedule::new(arrivals, rate, start, plan.seed, thread, threads);
         *shared.schedule.borrow_mut() = Some(schedule);

@@ -67,7 +67,8 @@ fn a_comparison_is_written_and_scenarios_are_merged() {
     let html = std::fs::read_to_string(into.join("report.html")).expect("a page");
     assert!(html.contains("</svg>") && !html.contains("src=") && !html.contains("NaN us"));
     assert!(std::fs::read_to_string(into.join("SETUP.md")).expect("a setup").contains("kernel"));
-    assert!(into.join("headline.svg").is_file() && into.join("configs/one-hop/onehop/onehop.toml").is_file());
+    assert!(into.join("headline.svg").is_file() && into.join("headline.md").is_file());
+    assert!(into.join("configs/one-hop/onehop/onehop.toml").is_file());
     let raw = std::fs::read_to_string(into.join("scenarios/one-hop.json")).expect("raw results");
     let raw: Value = serde_json::from_str(&raw).expect("JSON");
     let blocks = raw["blocks"].as_array().expect("blocks");

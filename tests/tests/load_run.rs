@@ -26,6 +26,16 @@ fn an_open_loop_sends_its_schedule_and_reports_it() {
 }
 
 #[test]
+fn a_reader_that_leaves_costs_no_report() {
+    let origin = LoadOrigin::start(&[]);
+    let (mut child, folder) = Load::start(&short(&["--rate", "100", "--quiet", &origin.url]));
+    drop(child.stdout.take());
+    let load = Load::finish((child, folder));
+    assert_eq!(load.code, 0, "{}", load.error);
+    assert!(load.number("/counts/ok") > 10.0);
+}
+
+#[test]
 fn a_closed_loop_and_several_threads_answer_all_they_send() {
     let origin = LoadOrigin::start(&["--chunked", "--size", "40KiB"]);
     for protocol in [&["--new-connections"][..], &[]] {

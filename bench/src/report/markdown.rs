@@ -181,6 +181,31 @@ pub fn remarks(measured: &Measured, analysis: &Analysis) -> Vec<String> {
     remarks
 }
 
+/// headline.md: the median that each candidate adds and its CPU time, by scenario.
+pub fn headline(results: &[(Measured, Analysis)]) -> String {
+    let names = ["raw-relay", "onehop", "onehop-poll", "nginx", "haproxy", "envoy"];
+    let mut text =
+        format!("| added p50 / CPU per request, us | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+    for (measured, analysis) in results {
+        let of = |name: &str| analysis.verdicts.iter().find(|verdict| verdict.name == name);
+        let cell = |name: &&str| match of(name) {
+            None => "-".to_owned(),
+            Some(verdict) if measured.scenario.idle => {
+                verdict.per_connection_kib.map_or_else(|| "-".to_owned(), |kib| format!("{kib:.1} KiB"))
+            }
+            Some(verdict) => match (verdict.added, verdict.cpu_us) {
+                (Some(added), Some(cpu)) => format!("{:.0} / {:.1}", added[0].value / 1e3, cpu.value),
+                _ => "-".to_owned(),
+            },
+        };
+        let title = &measured.scenario.title;
+        let title = if measured.scenario.idle { format!("{title}: memory of each") } else { title.clone() };
+        let void = if analysis.void.is_some() { " (void: the machine was busy)" } else { "" };
+        let _ = writeln!(text, "| {title}{void} | {} |", names.iter().map(cell).collect::<Vec<_>>().join(" | "));
+    }
+    text
+}
+
 /// summary.md.
 pub fn summary(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>) -> String {
     let mut text = "# What the hop costs\n\nAdded latency is the difference of a candidate's quantile from the direct one \
@@ -212,7 +237,10 @@ pub fn summary(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>) ->
         table(&mut text, &against_table(analysis));
         table(&mut text, &ledger_table(analysis));
         let lateness = analysis.lateness.map(|ns| format!("{:.1}", ns / 1e3)).join(" / ");
-        let _ = writeln!(text, "Send lateness of the worst block at the same quantiles: {lateness} us.\n");
+        let _ = writeln!(
+            text,
+            "Send lateness of the generator at the same quantiles (median of the blocks): {lateness} us.\n"
+        );
     }
     text
 }

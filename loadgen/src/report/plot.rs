@@ -154,10 +154,11 @@ impl Plot {
                 _ => trim(*tick),
             };
             let at = px(*tick);
+            let anchor = if at > WIDTH - RIGHT - 20.0 { "end" } else { "middle" };
             let _ = write!(
                 svg,
                 "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{0}\" stroke=\"currentColor\" opacity=\"0.08\"/>\
-                 <text x=\"{at:.1}\" y=\"{1}\" text-anchor=\"middle\">{text}</text>",
+                 <text x=\"{at:.1}\" y=\"{1}\" text-anchor=\"{anchor}\">{text}</text>",
                 HEIGHT - BOTTOM,
                 HEIGHT - BOTTOM + 16.0
             );

@@ -23,7 +23,7 @@ use crate::process::{self, Process, Usage};
 /// The closed-loop block, which finds what a candidate bears.
 const CLOSED: Duration = Duration::from_millis(700);
 /// What a candidate bears is found in the first lives; it hardly differs between them.
-const CLOSED_LIVES: usize = 3;
+const CLOSED_LIVES: usize = 2;
 /// Each candidate answers for so long before anything counts.
 const WARM: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_secs(5);

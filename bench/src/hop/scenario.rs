@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(names.len(), 9);
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), 7);
+        assert_eq!(names.len(), 9);
     }
 
     #[test]

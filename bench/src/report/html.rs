@@ -57,8 +57,10 @@ fn percentiles(measured: &Measured) -> String {
 pub fn bars(title: &str, unit: &str, rows: &[(String, f64, f64, f64)]) -> String {
     let (width, left, right, row) = (760.0, 110.0, 150.0, 26.0);
     let height = 34.0 + rows.len() as f64 * row;
-    let most = rows.iter().map(|(_, _, _, high)| *high).fold(0.0f64, f64::max).max(1e-9);
-    let x = |value: f64| left + (value.max(0.0) / most) * (width - left - right);
+    // One wide interval must not squeeze all bars: it is cut at a third above the longest bar.
+    let longest = rows.iter().map(|(_, value, _, _)| *value).fold(0.0f64, f64::max).max(1e-9);
+    let most = rows.iter().map(|(_, _, _, high)| *high).fold(longest, f64::max).min(longest * 1.33);
+    let x = |value: f64| left + (value.clamp(0.0, most) / most) * (width - left - right);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" role=\"img\" \
          font-family=\"system-ui, sans-serif\" font-size=\"13\" fill=\"currentColor\"><title>{0}</title>\
@@ -122,7 +124,7 @@ pub fn report(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>, set
         .to_owned();
     body += "<h2>Self-tests of the instrument</h2>";
     body += &match selftest {
-        Some(selftest) => table(&selftest.rows()),
+        Some(selftest) => table(&selftest.rows()).replacen("<table>", "<table class=\"wrap\">", 1),
         None => "<p class=\"note bad\">They have not been run into this folder.</p>".to_owned(),
     };
     for (measured, analysis) in results {

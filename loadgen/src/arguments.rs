@@ -30,7 +30,7 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct Run {
-    /// What to aim at: http://HOST[:PORT][/PATH], or tcp://HOST:PORT for an echo.
+    /// What to aim at: http://HOST[:PORT][/PATH], https:// likewise, or tcp://HOST:PORT for an echo.
     #[arg(required_unless_present = "urls", conflicts_with = "urls")]
     pub url: Option<String>,
     /// A file with a line for each URL: [WEIGHT [METHOD]] URL.
@@ -77,6 +77,24 @@ pub struct Run {
     /// The method; by default GET, or POST with a body.
     #[arg(long, short = 'X')]
     pub method: Option<String>,
+    /// https: PEM file of the roots that the target's certificate leads to; the system's without it.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// https: PEM file of the certificate chain to show.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// https: PEM file of its key.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// https: the name to ask for and to find in the certificate; the URL's host without it.
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
+    /// https: the target is not verified.
+    #[arg(long)]
+    pub insecure: bool,
+    /// https: every handshake is a full one.
+    #[arg(long)]
+    pub no_resumption: bool,
     /// A further field, NAME: VALUE; may be repeated.
     #[arg(long, short = 'H')]
     pub header: Vec<String>,

@@ -14,6 +14,7 @@ use onehop_load::report::{hdr, html, json, progress::Progress, text};
 use onehop_load::request::{Content, Expect, Mix, Prepared};
 use onehop_load::saturation::{self, Search};
 use onehop_load::target::{Scheme, Target};
+use onehop_load::tls::{Tls, Wanted};
 
 use crate::arguments::{OriginCommand, Run};
 
@@ -183,8 +184,19 @@ fn plan(arguments: &Run) -> Result<Plan, String> {
         Some(rate) => Loop::Open { rate, arrivals: arguments.arrivals },
         None => Loop::Closed,
     };
+    let wanted = Wanted {
+        ca: arguments.ca.clone(),
+        certificate: arguments.cert.clone(),
+        key: arguments.key.clone(),
+        server_name: arguments.server_name.clone(),
+        insecure: arguments.insecure,
+        no_resumption: arguments.no_resumption,
+    };
+    let is_tls = mix.target().scheme == Scheme::Https;
+    let tls = is_tls.then(|| Tls::new(&wanted, &mix.target().host)).transpose()?;
     Ok(Plan {
         address: mix.target().resolve()?,
+        tls,
         protocol: if mix.target().scheme == Scheme::Echo { Protocol::Echo } else { Protocol::Http1 },
         mix,
         expect: Expect {

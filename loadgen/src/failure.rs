@@ -2,6 +2,8 @@
 
 use std::io;
 
+use onehop_net::tls::HandshakeError;
+
 macro_rules! failures {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// Why a request was not answered as it should be.
@@ -27,6 +29,8 @@ failures! {
     ConnectTimeout = "connect-timeout",
     /// The connection failed otherwise.
     Connect = "connect-failed",
+    /// The TLS handshake failed.
+    Handshake = "tls-handshake",
     /// The connection was reset.
     Reset = "reset",
     /// It was closed before an answer began.
@@ -58,8 +62,16 @@ impl Failure {
         }
     }
 
+    /// What a failed handshake means.
+    pub fn of_handshake(error: &HandshakeError) -> Failure {
+        match error {
+            HandshakeError::TimedOut => Failure::ConnectTimeout,
+            _ => Failure::Handshake,
+        }
+    }
+
     /// Whether the target could not be reached at all.
     pub fn is_connect(self) -> bool {
-        matches!(self, Failure::Refused | Failure::ConnectTimeout | Failure::Connect)
+        matches!(self, Failure::Refused | Failure::ConnectTimeout | Failure::Connect | Failure::Handshake)
     }
 }

@@ -15,4 +15,5 @@ pub mod run;
 pub mod saturation;
 pub mod schedule;
 pub mod target;
+pub mod tls;
 pub mod units;

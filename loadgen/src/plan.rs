@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::request::{Expect, Mix};
 use crate::schedule::Arrivals;
+use crate::tls::Tls;
 
 /// What is spoken to the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Plan {
     pub address: SocketAddr,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// How connections shake hands; plain without it.
+    pub tls: Option<Tls>,
     /// What is asked.
     pub mix: Mix,
     /// What a good answer is.

@@ -29,6 +29,8 @@ pub struct Counts {
     pub bytes: u64,
     /// Connections made.
     pub connects: u64,
+    /// TLS sessions that were resumed.
+    pub resumed: u64,
     /// Requests that had to wait for a free connection.
     pub waited: u64,
 }
@@ -51,6 +53,7 @@ impl Counts {
         }
         self.bytes += other.bytes;
         self.connects += other.connects;
+        self.resumed += other.resumed;
         self.waited += other.waited;
     }
 }
@@ -68,6 +71,8 @@ pub struct Slice {
     pub lateness: Histogram<u64>,
     /// What connecting took.
     pub connect: Histogram<u64>,
+    /// What TLS handshakes took, beyond connecting.
+    pub handshake: Histogram<u64>,
     /// Counts.
     pub counts: Counts,
 }
@@ -80,6 +85,7 @@ impl Default for Slice {
             service: histogram(),
             lateness: histogram(),
             connect: histogram(),
+            handshake: histogram(),
             counts: Counts::default(),
         }
     }
@@ -93,6 +99,7 @@ impl Slice {
             (&mut self.service, &other.service),
             (&mut self.lateness, &other.lateness),
             (&mut self.connect, &other.connect),
+            (&mut self.handshake, &other.handshake),
         ] {
             sum.add(part).expect("all histograms have the same bounds");
         }
@@ -105,6 +112,7 @@ impl Slice {
         self.service.reset();
         self.lateness.reset();
         self.connect.reset();
+        self.handshake.reset();
         self.counts = Counts::default();
     }
 }
@@ -168,11 +176,15 @@ impl Recorder {
         if now >= self.until {
             self.advance(now);
         }
-        let Slice { latency, service, lateness, connect, counts, .. } = &mut self.slice;
+        let Slice { latency, service, lateness, connect, handshake, counts, .. } = &mut self.slice;
         counts.sent += 1;
         if let Some(ns) = seen.times.connect_ns {
             counts.connects += 1;
             connect.saturating_record(ns);
+        }
+        if let Some(ns) = seen.times.handshake_ns {
+            counts.resumed += u64::from(seen.times.resumed);
+            handshake.saturating_record(ns);
         }
         if seen.waited {
             counts.waited += 1;
@@ -212,7 +224,7 @@ mod tests {
     use std::rc::Rc;
 
     fn seen(intended: Nanos, sent: Nanos, done: Nanos) -> Seen {
-        let times = Times { sent, done, connect_ns: None };
+        let times = Times { sent, done, ..Times::default() };
         Seen { intended, waited: false, times, result: Ok(Answer { status: 200, bytes: 5 }) }
     }
 

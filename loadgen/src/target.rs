@@ -11,6 +11,8 @@ const RESOLVE: std::time::Duration = std::time::Duration::from_secs(3);
 pub enum Scheme {
     /// HTTP/1.1 over TCP.
     Http,
+    /// HTTP/1.1 over TLS.
+    Https,
     /// Bytes that come back as they were sent, over TCP.
     Echo,
 }
@@ -33,6 +35,7 @@ pub struct Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.scheme {
+            Scheme::Https => write!(f, "https://{}{}", self.authority, self.path),
             Scheme::Http => write!(f, "http://{}{}", self.authority, self.path),
             Scheme::Echo => write!(f, "tcp://{}", self.authority),
         }
@@ -53,8 +56,8 @@ impl Target {
         let scheme = match scheme {
             "http" => Scheme::Http,
             "tcp" => Scheme::Echo,
-            "https" => return Err(wrong("TLS is not spoken yet; use http://")),
-            other => return Err(wrong(&format!("the scheme {other} is not known; use http:// or tcp://"))),
+            "https" => Scheme::Https,
+            other => return Err(wrong(&format!("the scheme {other} is not known; use http://, https:// or tcp://"))),
         };
         let rest = rest.split('#').next().unwrap_or(rest);
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -66,6 +69,7 @@ impl Target {
         let port = match (port, scheme) {
             (Some(port), _) => port,
             (None, Scheme::Http) => 80,
+            (None, Scheme::Https) => 443,
             (None, Scheme::Echo) => return Err(wrong("tcp:// needs a port")),
         };
         if scheme == Scheme::Echo && !matches!(path, "" | "/") {

@@ -188,6 +188,7 @@ pub(crate) fn plan(scenario: &Scenario, address: SocketAddr, pacing: Loop, seed:
     let block = scenario.block()?;
     Ok(Plan {
         address,
+        tls: None,
         protocol: if http { plan::Protocol::Http1 } else { plan::Protocol::Echo },
         mix: Mix::single(Prepared::new(Target::parse(&url)?, &content)?),
         expect: Expect { statuses: vec![200], length: http.then_some(bytes as u64), checksum: None },

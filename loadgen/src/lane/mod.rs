@@ -21,6 +21,10 @@ pub struct Times {
     pub done: Nanos,
     /// What connecting took, if a connection was made.
     pub connect_ns: Option<u64>,
+    /// What the TLS handshake took, if there was one.
+    pub handshake_ns: Option<u64>,
+    /// It resumed a session.
+    pub resumed: bool,
 }
 
 /// A good answer.
@@ -71,13 +75,20 @@ impl Lane {
     }
 }
 
-/// Opens a stream to the target. TLS joins here: a stream of it has the same face.
+/// Opens a stream to the target, with TLS where the plan has it.
 async fn open(plan: &Plan, times: &mut Times) -> Result<Stream, Failure> {
     let begun = clock::now();
     let address = Address::Tcp(plan.address);
     let stream = Stream::connect(&address, clock::after(begun, plan.timeout)).await;
     let stream = stream.map_err(|error| Failure::of_connect(&error))?;
-    times.connect_ns = Some(clock::now() - begun);
+    let connected = clock::now();
+    times.connect_ns = Some(connected - begun);
+    let Some(tls) = &plan.tls else { return Ok(stream) };
+    let mut stream = stream;
+    let shaken = stream.connect_tls(&tls.connect(), clock::after(begun, plan.timeout)).await;
+    shaken.map_err(|error| Failure::of_handshake(&error))?;
+    times.handshake_ns = Some(clock::now() - connected);
+    times.resumed = stream.tls().is_some_and(|info| info.resumed);
     Ok(stream)
 }
 

@@ -25,6 +25,7 @@ fn table(plan: &Plan, outcome: &Outcome) -> String {
         rows.push(("send lateness", &outcome.total.lateness));
     }
     rows.push(("connecting", &outcome.total.connect));
+    rows.push(("TLS handshake", &outcome.total.handshake));
     let mut html = "<div class=\"scroll\"><table><tr><th></th>".to_owned();
     for (name, _) in text::QUANTILES {
         let _ = write!(html, "<th>{name}</th>");

@@ -35,7 +35,7 @@ pub fn counts(counts: &Counts) -> Value {
             "1xx": counts.statuses[0], "2xx": counts.statuses[1], "3xx": counts.statuses[2],
             "4xx": counts.statuses[3], "5xx": counts.statuses[4], "other": counts.statuses[5],
         },
-        "bytes": counts.bytes, "connects": counts.connects, "waited_for_connection": counts.waited,
+        "bytes": counts.bytes, "connects": counts.connects, "resumed": counts.resumed, "waited_for_connection": counts.waited,
     })
 }
 
@@ -82,6 +82,7 @@ pub fn run(plan_: &Plan, outcome: &Outcome) -> Value {
         "reached": outcome.reached(plan_), "counts": counts(&outcome.total.counts),
         "latency": histogram(&outcome.total.latency), "service_time": histogram(&outcome.total.service),
         "send_lateness": histogram(&outcome.total.lateness), "connect_time": histogram(&outcome.total.connect),
+        "handshake_time": histogram(&outcome.total.handshake),
         "intervals": intervals,
         "generator_cpu_s": { "user": outcome.machine.own_user, "system": outcome.machine.own_system },
         "machine_stolen_s": outcome.machine.stolen,

@@ -67,6 +67,7 @@ pub fn summary(plan: &Plan, outcome: &Outcome) -> String {
         row(&mut text, "  send lateness", &outcome.total.lateness);
     }
     row(&mut text, "connecting", &outcome.total.connect);
+    row(&mut text, "TLS handshake", &outcome.total.handshake);
     let machine = &outcome.machine;
     let _ = writeln!(
         text,

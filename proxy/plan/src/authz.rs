@@ -278,7 +278,7 @@ mod tests {
             Rule { methods: vec!["GET".into()], headers: vec![("x-team".into(), TextMatch::parse("blue"))], ..base() },
         ];
         for rule in good {
-            assert_eq!(judge(&policy(&[rule.clone()], None), WEB, Some("/")), (true, false), "{rule:?}");
+            assert_eq!(judge(&policy(std::slice::from_ref(&rule), None), WEB, Some("/")), (true, false), "{rule:?}");
         }
         let bad = [
             Rule { trust_domains: vec!["other".into()], ..base() },
@@ -289,7 +289,7 @@ mod tests {
             Rule { headers: vec![("x-none".into(), TextMatch::Present)], ..base() },
         ];
         for rule in bad.iter().enumerate().filter(|(at, _)| *at != 2).map(|(_, rule)| rule) {
-            assert_eq!(judge(&policy(&[rule.clone()], None), WEB, Some("/")), (false, false), "{rule:?}");
+            assert_eq!(judge(&policy(std::slice::from_ref(rule), None), WEB, Some("/")), (false, false), "{rule:?}");
         }
         assert!(!within(&(IpAddr::from([10, 1, 2, 0]), 31), IpAddr::from([10, 1, 2, 3])));
         assert!(within(&(IpAddr::from([10, 1, 2, 0]), 30), IpAddr::from([10, 1, 2, 3])));

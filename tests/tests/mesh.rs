@@ -74,6 +74,24 @@ fn a_request_passes_two_sidecars_and_both_know_each_other() {
     assert!(outer.metric("onehop_cluster_peer_connections_total", API) >= 1.0);
     let (_, text) = inner.admin("/metrics");
     assert!(text.contains(&format!("identity=\"{API}\"")), "{text}");
+    // A server whose SVID has expired is refused.
+    let late = files(&mesh.folder, "late", &mesh.authority, &Leaf { from: -20, until: -5, ..Leaf::svid(API) });
+    let config = format!(
+        "[[listener]]\nname = \"late\"\naddress = \"127.0.0.1:0\"\ntls = {{ certificate = \"{}\", key = \"{}\" }}\n\
+         [[route]]\ncluster = \"o\"\n[[cluster]]\nname = \"o\"\nendpoints = [\"{}\"]\n",
+        late.0.display(),
+        late.1.display(),
+        origin.address()
+    );
+    let expired = Proxy::start(&config);
+    let text = format!(
+        "{}[sidecar]\noutbound = []\ninbound = []\n[[sidecar.service]]\nname = \"api\"\nlisten = \"127.0.0.1:0\"\nendpoints = [\"{}\"]\n",
+        Mesh::identity("web"),
+        expired.address("late")
+    );
+    let to_expired = Proxy::start_file(mesh.write("to-expired.toml", &text), &[], None);
+    assert_eq!(to_expired.connect("outbound-api").get("/").status, 503);
+    assert!(to_expired.metric("onehop_cluster_tls_failures_total", "\"expired\"") >= 1.0);
     // A wrong expectation is refused, and says so.
     let wrong = mesh.outer(&inner, WEB);
     assert_eq!(wrong.connect("outbound-api").get("/").status, 503);

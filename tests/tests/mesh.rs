@@ -99,6 +99,34 @@ fn a_request_passes_two_sidecars_and_both_know_each_other() {
 }
 
 #[test]
+fn two_sidecars_speak_http2_where_both_may() {
+    let mesh = Mesh::new();
+    let origin = Origin::echo();
+    let more = "alpn = [\"h2\", \"http/1.1\"]\n";
+    let text = format!(
+        "{}[sidecar]\noutbound = []\ninbound = []\n{more}[[sidecar.port]]\nlisten = \"127.0.0.1:0\"\nport = 80\nprotocol = \"http\"\napp = \"{}\"\n",
+        Mesh::identity("api"),
+        origin.address()
+    );
+    let inner = Proxy::start_file(mesh.write("inner2.toml", &text), &["--workers", "1"], None);
+    let text = format!(
+        "{}[sidecar]\noutbound = []\ninbound = []\n{more}[[sidecar.service]]\nname = \"api\"\nprotocol = \"http\"\nlisten = \"127.0.0.1:0\"\nendpoints = [\"{}\"]\nidentity = [\"{API}\"]\n",
+        Mesh::identity("web"),
+        inner.address("inbound-80")
+    );
+    let outer = Proxy::start_file(mesh.write("outer2.toml", &text), &["--workers", "1"], None);
+    let mut clients: Vec<_> = (0..8).map(|_| outer.connect("outbound-api")).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/multiplexed").text(), "/multiplexed");
+    }
+    let body = vec![b'x'; 1_000_000];
+    clients[0].send(format!("POST /big HTTP/1.1\r\nHost: api\r\nContent-Length: {}\r\n\r\n", body.len()));
+    clients[0].send(&body);
+    assert_eq!(clients[0].response().field("x-body"), Some("1000000"));
+    assert_eq!(inner.metric("onehop_listener_peer_connections_total", WEB), 1.0, "one connection for all");
+}
+
+#[test]
 fn every_bad_identity_is_refused_with_its_reason() {
     let mesh = Mesh::new();
     put(&mesh.folder.join("crl.pem"), &mesh.authority.revoke(&[99]));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use onehop_plan::model::{
     ClientAuth, ClientCert, Cluster, ClusterTls, Endpoint, EndpointTarget, Listener, ListenerTls, MinVersion, Model,
-    Route, Target,
+    Protocol, Route, Target,
 };
 use onehop_plan::{Layer, Original, RequestId};
 
@@ -214,15 +214,17 @@ impl Sidecar {
             identity: true,
             expect: service.identity.clone(),
             min_version: MinVersion::Tls13,
-            alpn: self.alpn.clone(),
             ..ClusterTls::default()
         });
+        // A connection that may carry bytes as well cannot promise HTTP/2.
+        let is_http2 = layer == Layer::Http && self.alpn.iter().any(|protocol| protocol == "h2");
         let original = service.endpoints.is_empty().then_some(Original::AsIs);
         let wanted = Cluster {
             endpoints: service.endpoints.clone(),
             original,
             tls,
             max_age: Some(self.max_age),
+            protocol: if is_http2 { Protocol::Http2 } else { Protocol::Http1 },
             ..local(&cluster)
         };
         self.add_cluster(model, wanted, if layer == Layer::Tcp { &[] } else { &names });

@@ -30,7 +30,11 @@ pub const SIDECAR: &[Key] = &[
         OneOf(&["loopback", "original"]),
         "Where the app listens: on loopback, or on the address that its clients use.",
     ),
-    key("alpn", Texts, "Application protocols between sidecars, best first."),
+    key(
+        "alpn",
+        Texts,
+        "Application protocols between sidecars, best first; with h2, services of protocol http are reached by HTTP/2.",
+    ),
     key("max_age", Duration, "Connections between sidecars are renewed at this age."),
     key("port", Tables(PORT), "What is different for a port of the app."),
     key("service", Tables(SERVICE), "Services that are reached by mutual TLS."),

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 
 use super::problem::{Place, Problems};
-use crate::model::{self, ClientAuth, EndpointTarget, Model};
+use crate::model::{self, ClientAuth, EndpointTarget, Model, Protocol};
 use crate::snapshot::{Own as OwnIdentity, Snapshot};
 use crate::tls::{ClientTls, Own, ServerTls, client, own, server};
 
@@ -48,7 +48,8 @@ pub(super) fn secure(model: &Model, previous: Option<&Snapshot>, problems: &mut 
     }
     for (at, cluster) in model.clusters.iter().enumerate() {
         let compiled = cluster.tls.as_ref().and_then(|wanted| {
-            check_cluster(wanted, model, Place::Cluster(at, "tls"), problems);
+            check_cluster(wanted, cluster, model, Place::Cluster(at, "tls"), problems);
+            let wanted = &with_alpn(wanted, cluster.protocol);
             let old = previous
                 .and_then(|previous| previous.clusters.iter().find(|old| *old.name == *cluster.name)?.tls.clone());
             let made_of = hash((inputs, format!("{wanted:?}"), host_of(cluster)));
@@ -125,7 +126,27 @@ fn check_listener(
     check_alpn(&wanted.alpn, place, problems);
 }
 
-fn check_cluster(wanted: &model::ClusterTls, model: &Model, place: Place, problems: &mut Problems) {
+/// What ALPN offers where nothing is written: the version that is spoken then, whatever the endpoint would like.
+fn with_alpn(wanted: &model::ClusterTls, protocol: Protocol) -> model::ClusterTls {
+    let mut wanted = wanted.clone();
+    if wanted.alpn.is_empty() {
+        wanted.alpn.push(if protocol == Protocol::Http2 { "h2" } else { "http/1.1" }.to_owned());
+    }
+    wanted
+}
+
+fn check_cluster(
+    wanted: &model::ClusterTls,
+    cluster: &model::Cluster,
+    model: &Model,
+    place: Place,
+    problems: &mut Problems,
+) {
+    if wanted.alpn.iter().any(|protocol| protocol == "h2") != (cluster.protocol == Protocol::Http2)
+        && !wanted.alpn.is_empty()
+    {
+        problems.hint(place, "alpn offers another HTTP version than the cluster's protocol", "protocol = \"http2\"");
+    }
     if wanted.identity && model.identity.is_none() {
         problems.hint(place, "this process has no identity", "add [identity] with certificate, key and bundle");
     }

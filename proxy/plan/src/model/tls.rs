@@ -122,7 +122,7 @@ pub struct ClusterTls {
     pub certificate: Option<KeyPair>,
     /// The lowest version.
     pub min_version: MinVersion,
-    /// Application protocols, best first.
+    /// Application protocols, best first; none: the one that the cluster's HTTP version asks for.
     pub alpn: Vec<String>,
     /// Sessions are resumed.
     pub resumption: bool,
@@ -141,7 +141,7 @@ impl Default for ClusterTls {
             identity: false,
             certificate: None,
             min_version: MinVersion::Tls12,
-            alpn: vec!["http/1.1".to_owned()],
+            alpn: Vec::new(),
             resumption: true,
             post_quantum: false,
         }

@@ -141,6 +141,9 @@ impl Generator {
             let why = match most {
                 Some(Failure::Refused) => "the connection is refused: nobody listens there",
                 Some(Failure::ConnectTimeout) => "it does not answer within the timeout",
+                Some(Failure::Handshake) => {
+                    "the TLS handshake failed (tls-handshake): --ca, --cert and --server-name, or --insecure"
+                }
                 _ => "it cannot be reached, or no descriptor is left (ulimit -n)",
             };
             return Err(format!("cannot connect to {}: {why}", plan.address));

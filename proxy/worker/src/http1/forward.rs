@@ -240,25 +240,11 @@ pub fn request<R>(
     let mut drop = http1::hop_by_hop(fields, head.named_by_connection);
     drop |= bits(fields, Known::XForwardedFor) | bits(fields, Known::Via);
     let peer = origin.peer.ip();
-    let via = appended(scratch, head, buf, Known::Via, |out| {
-        out.extend_from_slice(match head.version {
-            Version::Http10 => b"1.0 ",
-            Version::Http11 => b"1.1 ",
-            Version::Http2 => b"2.0 ",
-        });
-        out.extend_from_slice(instance.as_bytes());
-    });
+    let via = via(scratch, head, buf, instance);
     let forwarded_for = appended(scratch, head, buf, Known::XForwardedFor, |out| write_ip(out, peer));
     let forwarded = policy.forwarded.then(|| {
         drop |= bits(fields, Known::Forwarded);
-        let quoted = peer.is_ipv6();
-        appended(scratch, head, buf, Known::Forwarded, |out| {
-            let _ = match quoted {
-                true => write!(out, "for=\"[{peer}]\""),
-                false => write!(out, "for={peer}"),
-            };
-            out.extend_from_slice(if origin.tls { b";proto=https" } else { b";proto=http" });
-        })
+        forwarded(scratch, head, buf, peer, origin.tls)
     });
     let client_cert = client_cert(scratch, request, &mut drop);
     let timeout = deadline.map(|deadline| {
@@ -306,6 +292,31 @@ pub fn request<R>(
         return encode(target, &Edits { drop, add: &add.list[..add.count] });
     };
     changed_request(request.head, buf, target, (changes, filters), drop, &add, encode)
+}
+
+/// `Via`: what came, and this hop (RFC 9110 7.6.3).
+fn via(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], instance: &str) -> std::ops::Range<usize> {
+    appended(out, head, buf, Known::Via, |out| {
+        out.extend_from_slice(match head.version {
+            Version::Http10 => b"1.0 ",
+            Version::Http11 => b"1.1 ",
+            Version::Http2 => b"2.0 ",
+        });
+        out.extend_from_slice(instance.as_bytes());
+    })
+}
+
+/// `Forwarded`: what came, and this client (RFC 7239).
+fn forwarded(out: &mut Vec<u8>, head: &RequestHead, buf: &[u8], peer: IpAddr, tls: bool) -> std::ops::Range<usize> {
+    let quoted = peer.is_ipv6();
+    appended(out, head, buf, Known::Forwarded, |out| {
+        // Writing to a vector cannot fail.
+        let _ = match quoted {
+            true => write!(out, "for=\"[{peer}]\""),
+            false => write!(out, "for={peer}"),
+        };
+        out.extend_from_slice(if tls { b";proto=https" } else { b";proto=http" });
+    })
 }
 
 /// What an HTTP/2 request lacks of HTTP/1's framing.

@@ -266,6 +266,15 @@ impl Registry {
                 }
             }
         }
+        text.head("onehop_route_grpc_calls_total", "counter", "gRPC calls by their status.");
+        for (key, series) in family {
+            for status in 0..17 {
+                let count = series.sum(|block| block.grpc[status].get());
+                if count > 0 {
+                    text.sample("onehop_route_grpc_calls_total", &format!("{},status=\"{status}\"", route(key)), count);
+                }
+            }
+        }
         text.counters(family, route, "onehop_route_retries_total", "Attempts beyond the first.", |block| {
             &block.retries
         });

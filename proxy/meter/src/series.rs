@@ -66,6 +66,8 @@ pub struct RouteMeters {
     pub requests: Counter,
     /// Responses by class: 1xx to 5xx, and none.
     pub responses: [Counter; 6],
+    /// gRPC calls by their status, 0 to 16.
+    pub grpc: [Counter; 17],
     /// Attempts beyond the first.
     pub retries: Counter,
     /// The proxy's own time of each request.

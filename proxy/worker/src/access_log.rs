@@ -41,6 +41,9 @@ pub fn conclude(
         let meters = route.meters.core(core);
         meters.requests.add(1);
         meters.responses[class(outcome.status)].add(1);
+        if let Some(status) = outcome.grpc_status {
+            meters.grpc[usize::from(status.min(16))].add(1);
+        }
         meters.hop.record(account.hop_ns);
         meters.total.record(account.total_ns);
     }

@@ -24,8 +24,8 @@ pub const CLUSTER: &[Key] = &[
     key("proxy_protocol", OneOf(&["v1", "v2"]), "Begins each TCP connection with a PROXY header."),
     key(
         "protocol",
-        OneOf(&["http1", "http2", "auto"]),
-        "The HTTP version of the endpoints; auto: what ALPN chooses, HTTP/1.1 without TLS.",
+        OneOf(&["http1", "http2"]),
+        "The HTTP version of the endpoints; http2 without TLS is spoken by prior knowledge.",
     ),
     key("http2", Table(CLUSTER_HTTP2), "How HTTP/2 is spoken to the endpoints."),
 ];

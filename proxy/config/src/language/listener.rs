@@ -29,13 +29,24 @@ pub(super) fn listener(file: &mut File<'_>, table: &Table<'_, '_>) -> Option<Lis
     let max_connections = table.number(file, "max_connections");
     let tcp_idle_timeout = table.duration(file, "tcp_idle_timeout").unwrap_or(std::time::Duration::from_secs(3600));
     let name = table.text(file, "name").unwrap_or_default();
+    let http = http(file, table);
+    let mut tls = listener_tls(file, table);
+    if let Some(tls) = &mut tls
+        && (layer == Layer::Tcp || !http.http2.enabled)
+    {
+        // What is behind a TCP listener need not speak HTTP/2.
+        let default = onehop_plan::model::ListenerTls::default().alpn;
+        if tls.alpn == default || layer != Layer::Tcp {
+            tls.alpn.retain(|protocol| protocol != "h2");
+        }
+    }
     Some(Listener {
         proxy_protocol: table.flag(file, "proxy_protocol").unwrap_or(false),
         max_connections,
         tcp: targets(file, table),
         tcp_names: names(file, table),
         tcp_idle_timeout,
-        http: http(file, table),
+        http,
         capture: table.flag(file, "capture").unwrap_or(false),
         transparent: table.flag(file, "transparent").unwrap_or(false),
         denies_by_default: table.word(file, "authorization").map(|word| word == "deny"),
@@ -46,7 +57,7 @@ pub(super) fn listener(file: &mut File<'_>, table: &Table<'_, '_>) -> Option<Lis
             _ => ClientCert::Sanitize,
         },
         detect_timeout: table.duration(file, "detect_timeout"),
-        tls: listener_tls(file, table),
+        tls,
         ..Listener::new(&name, address, layer)
     })
 }

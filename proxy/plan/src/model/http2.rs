@@ -10,8 +10,6 @@ pub enum Protocol {
     Http1,
     /// HTTP/2, many requests on a connection; without TLS by prior knowledge (RFC 9113 3.3).
     Http2,
-    /// Whatever ALPN chooses; HTTP/1.1 without TLS.
-    Auto,
 }
 
 /// How HTTP/2 is spoken.

@@ -93,7 +93,7 @@ impl Default for ListenerTls {
             client_ca: None,
             crls: Vec::new(),
             min_version: MinVersion::Tls12,
-            alpn: vec!["http/1.1".to_owned()],
+            alpn: vec!["h2".to_owned(), "http/1.1".to_owned()],
             resumption: true,
             post_quantum: false,
             handshake_timeout: Duration::from_secs(10),

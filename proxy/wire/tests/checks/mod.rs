@@ -154,3 +154,41 @@ pub fn sniffed(bytes: &[u8]) {
         decided = now;
     }
 }
+
+/// A request by HTTP/2, from any names and values: whatever is accepted is one HTTP/1 head, and nothing more, once it is
+/// encoded for an HTTP/1 upstream.
+pub fn http2_request(bytes: &[u8]) {
+    use onehop_wire::http1::{Edits, Limits, RequestHead, encode_request};
+    let mut parts = bytes.split(|byte| *byte == 0xff);
+    let mut next = || parts.next();
+    let wanted = onehop_wire::http2::Parts {
+        method: next().unwrap_or_default(),
+        scheme: Some(b"http"),
+        path: next(),
+        authority: next(),
+        protocol: None,
+        ends: true,
+        key: b"",
+    };
+    let rest: Vec<&[u8]> = parts.collect();
+    let fields = rest.chunks_exact(2).map(|pair| (pair[0], pair[1]));
+    let (mut head, mut out) = (RequestHead::default(), Vec::new());
+    let limits = Limits::default();
+    if onehop_wire::http2::request(&wanted, fields, &limits, &mut head, &mut out).is_err() {
+        return;
+    }
+    let mut wire = Vec::new();
+    let host = head.authority.of(&out).to_vec();
+    let edits = Edits { drop: 0, add: &[(b"Host", &host)] };
+    encode_request(&mut wire, &head, &out, head.target.of(&out), &edits);
+    let end = wire.windows(4).position(|window| window == b"\r\n\r\n").expect("an end");
+    assert_eq!(end + 4, wire.len(), "one head");
+    let mut again = RequestHead::default();
+    let read = again.parse(&wire, &Limits { head_bytes: limits.head_bytes * 2, ..limits });
+    assert!(read.is_ok() || head.fields.len() >= limits.fields, "{read:?}");
+    if read.is_ok() {
+        assert_eq!(again.fields.len(), head.fields.len() + 1);
+        assert_eq!(again.target.of(&wire), head.target.of(&out));
+        assert_eq!(again.authority.of(&wire), head.authority.of(&out));
+    }
+}

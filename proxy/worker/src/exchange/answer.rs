@@ -19,7 +19,7 @@ use super::response::{Response, bad_response, download_fault, server_timing};
 use super::{Outcome, upgrade_allowed};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward::{self, Framed};
-use crate::http2::message;
+use crate::http2::{grpc, message};
 use crate::upstream::Lease;
 
 impl Attempt<'_> {
@@ -106,6 +106,11 @@ impl Attempt<'_> {
         }
         if uploading && upload.is_done() && outcome.fault.is_none() {
             outcome.bytes_in = upload.bytes();
+        }
+        if client.is_http2() && grpc::is_grpc(self.request.head, self.request.bytes) {
+            let in_head = head.fields.iter().find(|field| field.name.of(&response.bytes) == grpc::STATUS);
+            let in_head = in_head.and_then(|field| grpc::parse_status(field.value.of(&response.bytes)));
+            outcome.grpc_status = in_head.or(download.grpc_status());
         }
         outcome.bytes_out = download.bytes();
         self.shard.give_head(download.into_staged());

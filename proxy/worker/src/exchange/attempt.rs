@@ -13,7 +13,7 @@ use onehop_net::Size;
 use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
 use onehop_plan::Route;
-use onehop_wire::http1::{BodyLength, Limits, ResponseHead, Version, encode_request, encode_response};
+use onehop_wire::http1::{BodyLength, Limits, Method, ResponseHead, Version, encode_request, encode_response};
 
 use super::body::{Body, Broken, Framing};
 use super::changes::Changes;
@@ -25,7 +25,7 @@ use super::response::{Response, bad_response};
 use super::{Outcome, Request, upgrade_allowed};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward;
-use crate::http2::{self, Channel, message};
+use crate::http2::{self, message};
 use crate::shard::Shard;
 use crate::upstream::{ClusterState, Conn, Lease, Wanted, lease};
 
@@ -225,11 +225,16 @@ impl Attempt<'_> {
                 Flow::Wire(self.wire(client, head))
             }
             Conn::Http2(channel) => {
+                if upgrade || request.head.method == Method::Connect {
+                    // A tunnel needs a connection of its own, which this cluster's protocol does not give.
+                    return Err(Failure::new(Fault::new(Side::Proxy, Step::Lease, Reason::UpgradeRefused)));
+                }
                 let reader = self.reader(client);
                 let ends = reader.is_done();
+                let tls = self.cluster.cluster.borrow().tls.is_some();
                 let encoded =
                     forward::request(&mut scratch, request, self.changed(), instance, upgrade, |target, edits| {
-                        message::to_upstream(request.head, request.bytes, target, false, edits)
+                        message::to_upstream(request.head, request.bytes, target, tls, edits)
                     });
                 let encoded = encoded.map_err(|reject| Failure::new(Fault::rejected(reject)))?;
                 channel.send_request(encoded, ends);
@@ -418,7 +423,7 @@ impl Attempt<'_> {
         let leg = lease.conn.leg();
         let timed_out = leg.timed_out();
         let (reason, untouched) = match &leg {
-            Leg::Http2(channel) => http2_reason(channel),
+            Leg::Http2(channel) => channel.failure(),
             _ if !leg.buffered().is_empty() => (Reason::UpstreamBadResponse, false),
             _ if leg.failed() => (Reason::UpstreamReset, true),
             _ => (Reason::UpstreamClosed, true),
@@ -481,17 +486,5 @@ impl Attempt<'_> {
         lease.conn.leg().consume(response.end);
         response.next();
         Ok(())
-    }
-}
-
-/// Why an HTTP/2 upstream gave no answer, and whether it may be that an idle connection just went away.
-fn http2_reason(channel: &Channel) -> (Reason, bool) {
-    match channel.error() {
-        None => (Reason::UpstreamClosed, true),
-        Some(error) if error.is_io() => (Reason::UpstreamClosed, true),
-        Some(error) if error.is_remote() && error.is_go_away() => (Reason::UpstreamClosed, true),
-        Some(error) if error.is_remote() => (Reason::UpstreamReset, false),
-        // What it sent broke a rule.
-        Some(_) => (Reason::UpstreamBadResponse, false),
     }
 }

@@ -44,6 +44,14 @@ impl Flow {
         self.bytes() > 0
     }
 
+    /// The `grpc-status` of the trailers that have passed.
+    pub fn grpc_status(&self) -> Option<u16> {
+        match self {
+            Flow::Wire(_) => None,
+            Flow::Frames(pour) => pour.grpc_status(),
+        }
+    }
+
     /// Writes the head alone, for a client that expects to be told to go on.
     pub fn poll_head(
         &mut self,

@@ -69,6 +69,8 @@ pub struct Outcome {
     pub started: bool,
     /// Whether the downstream connection can take another request.
     pub keep: bool,
+    /// The status of a gRPC call, from the response's head or its trailers, or ours.
+    pub grpc_status: Option<u16>,
     /// Payload bytes from and to the client.
     pub bytes_in: u64,
     /// Payload bytes to the client.

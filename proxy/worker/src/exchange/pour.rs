@@ -7,7 +7,7 @@ use onehop_wire::http1::Limits;
 use super::body::Broken;
 use super::leg::Leg;
 use super::reader::{Next, Reader};
-use crate::http2::Channel;
+use crate::http2::{Channel, grpc};
 
 /// A body on its way out.
 pub struct Pour {
@@ -20,6 +20,7 @@ pub struct Pour {
     bytes: u64,
     max_bytes: u64,
     sink_full: bool,
+    grpc_status: Option<u16>,
 }
 
 impl Pour {
@@ -34,6 +35,7 @@ impl Pour {
             bytes: 0,
             max_bytes: max_bytes.unwrap_or(u64::MAX),
             sink_full: false,
+            grpc_status: None,
         }
     }
 
@@ -50,6 +52,11 @@ impl Pour {
     /// Whether the end was sent.
     pub fn is_done(&self) -> bool {
         self.ended
+    }
+
+    /// The `grpc-status` of the trailers.
+    pub fn grpc_status(&self) -> Option<u16> {
+        self.grpc_status
     }
 
     /// Nothing more is to be sent.
@@ -89,6 +96,7 @@ impl Pour {
                     (self.pass, self.last) = (length, last);
                 }
                 Next::Trailers(lines) => {
+                    self.grpc_status = grpc::status_in(&lines);
                     to.send_trailers(&lines, &self.limits)?;
                     self.ended = true;
                 }

@@ -10,6 +10,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
+use onehop_meter::names::Reason as Fault;
 use onehop_net::clock::Nanos;
 use onehop_net::deadline::Alarm;
 use onehop_wire::http1::Limits;
@@ -147,9 +148,16 @@ impl Channel {
         self.error.is_some()
     }
 
-    /// The error that it ended with.
-    pub fn error(&self) -> Option<&h2::Error> {
-        self.error.as_ref()
+    /// Why there was no answer, and whether it may be that an idle connection just went away.
+    pub fn failure(&self) -> (Fault, bool) {
+        match &self.error {
+            None => (Fault::UpstreamClosed, true),
+            Some(error) if error.is_io() => (Fault::UpstreamClosed, true),
+            Some(error) if error.is_remote() && error.is_go_away() => (Fault::UpstreamClosed, true),
+            Some(error) if error.is_remote() => (Fault::UpstreamReset, false),
+            // What it sent broke a rule.
+            Some(_) => (Fault::UpstreamBadResponse, false),
+        }
     }
 
     fn broken(&mut self, error: h2::Error) {

@@ -7,6 +7,22 @@ use onehop_wire::http1::{Known, RequestHead};
 /// The field that carries a call's deadline.
 pub const TIMEOUT: &[u8] = b"grpc-timeout";
 
+/// The field that carries a call's status.
+pub const STATUS: &[u8] = b"grpc-status";
+
+/// A status; whatever is no number is UNKNOWN.
+pub fn parse_status(value: &[u8]) -> Option<u16> {
+    Some(std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(2))
+}
+
+/// The status in a trailer section.
+pub fn status_in(lines: &[u8]) -> Option<u16> {
+    lines.split(|byte| *byte == b'\n').find_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        line[..colon].eq_ignore_ascii_case(STATUS).then(|| parse_status(line[colon + 1..].trim_ascii())).flatten()
+    })
+}
+
 /// Whether a request is gRPC: `application/grpc`, with or without a suffix; gRPC-Web is another type.
 pub fn is_grpc(head: &RequestHead, bytes: &[u8]) -> bool {
     head.find(Known::ContentType).is_some_and(|field| is_grpc_type(field.value.of(bytes)))
@@ -102,5 +118,7 @@ mod tests {
         assert!(is_grpc_type(b"application/grpc"));
         assert!(is_grpc_type(b"application/grpc+proto"));
         assert!(!is_grpc_type(b"application/grpc-web+proto"));
+        assert_eq!(status_in(b"a: b\r\nGrpc-Status: 14\r\n\r\n"), Some(14));
+        assert_eq!(status_in(b"a: b\r\n\r\n"), None);
     }
 }

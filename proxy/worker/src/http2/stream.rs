@@ -150,8 +150,9 @@ fn answer(
         channel.reset(Code::PROTOCOL_ERROR);
         return;
     }
-    let grpc = request.is_some_and(|request| grpc::is_grpc(request.head, request.bytes));
+    let is_grpc = request.is_some_and(|request| grpc::is_grpc(request.head, request.bytes));
     let head_only = request.is_some_and(|request| request.head.method == Method::Head);
-    outcome.status = if grpc { 200 } else { status };
-    reply::send(channel, fault, status, grpc, head_only);
+    outcome.status = if is_grpc { 200 } else { status };
+    outcome.grpc_status = is_grpc.then(|| grpc::status_of(status));
+    reply::send(channel, fault, status, is_grpc, head_only);
 }

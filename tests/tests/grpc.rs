@@ -1,0 +1,130 @@
+//! gRPC through the gateway: statuses and deadlines by hand, and all kinds of calls by Python's grpcio.
+
+use std::path::Path;
+use std::process::Command;
+
+use http::{Request, Response};
+use onehop_tests::http2::{Http2Origin, ask, connect, run};
+use onehop_tests::{Origin, Proxy, eventually};
+
+fn call(path: &str, timeout: Option<&str>) -> Request<()> {
+    let request = Request::post(format!("http://test{path}")).header("content-type", "application/grpc");
+    let request = request.header("te", "trailers");
+    let request = if let Some(timeout) = timeout { request.header("grpc-timeout", timeout) } else { request };
+    request.body(()).expect("well-formed")
+}
+
+fn one_worker(config: &str) -> Proxy {
+    Proxy::start_with(config, &["--workers", "1"], None)
+}
+
+#[test]
+fn failures_of_ours_are_statuses_that_grpc_understands() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("binds");
+    let proxy = one_worker(&format!(
+        "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\npath = {{ prefix = \"/pkg.Service\" }}\ncluster = \"a\"\n[[cluster]]\nname = \"a\"\nprotocol = \"http2\"\nendpoints = [\"{free}\"]\n"
+    ));
+    run(async {
+        let sender = connect(proxy.address("edge")).await;
+        for (path, status) in [("/pkg.Service/Method", "14"), ("/other.Service/Method", "12")] {
+            let answer = ask(&sender, call(path, None), Vec::new()).await.expect("answers");
+            assert_eq!(answer.head.status, 200, "{path}");
+            assert_eq!(answer.field("grpc-status"), Some(status), "{path}");
+            assert_eq!(answer.field("content-type"), Some("application/grpc"));
+            assert!(answer.field("grpc-message").is_some() && answer.field("proxy-status").is_some());
+        }
+        // Who does not speak gRPC gets HTTP's.
+        let plain = Request::get("http://test/other").body(()).expect("well-formed");
+        assert_eq!(ask(&sender, plain, Vec::new()).await.expect("answers").head.status, 404);
+    });
+}
+
+#[test]
+fn a_deadline_is_kept_and_passed_on() {
+    let origin = Http2Origin::start(|mut incoming| async move {
+        let left = incoming.request.headers()["grpc-timeout"].clone();
+        if incoming.request.uri().path() == "/s/Never" {
+            std::future::pending::<()>().await;
+        }
+        let mut response = Response::new(());
+        response.headers_mut().insert("x-left", left);
+        response.headers_mut().insert("grpc-status", "0".parse().expect("a value"));
+        let _ = incoming.respond.send_response(response, true);
+    });
+    let proxy = one_worker(&origin.config("", "", ""));
+    run(async {
+        let sender = connect(proxy.address("edge")).await;
+        let answer = ask(&sender, call("/s/Now", Some("2S")), Vec::new()).await.expect("answers");
+        let left = answer.field("x-left").expect("passed on").to_owned();
+        let (digits, unit) = left.split_at(left.len() - 1);
+        assert_eq!(unit, "u", "{left}");
+        let micros: u64 = digits.parse().expect("digits");
+        assert!((1_000_000..2_000_000).contains(&micros), "{left}");
+        let answer = ask(&sender, call("/s/Never", Some("100m")), Vec::new()).await.expect("answers");
+        assert_eq!(answer.field("grpc-status"), Some("4"));
+    });
+    for status in ["0", "4"] {
+        let labels = format!("status=\"{status}\"");
+        eventually("calls are counted by status", || proxy.metric("onehop_route_grpc_calls_total", &labels) == 1.0);
+    }
+}
+
+#[test]
+fn a_websocket_over_http2_becomes_an_upgrade() {
+    let origin = Origin::start(|connection| {
+        let head = connection.head().expect("a head");
+        assert!(head.contains("Upgrade: websocket\r\n") && head.contains("sec-websocket-key: "), "{head}");
+        connection.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello");
+        let said = connection.read(4);
+        connection.send(said);
+    });
+    let proxy = one_worker(&origin.config("", "", ""));
+    run(async {
+        let mut sender = connect(proxy.address("edge")).await.ready().await.expect("ready");
+        while !sender.is_extended_connect_protocol_enabled() {
+            tokio::task::yield_now().await;
+        }
+        let mut request = Request::builder().method("CONNECT").uri("http://test/chat").body(()).expect("well-formed");
+        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        let (answer, mut send) = sender.send_request(request, false).expect("sends");
+        let answer = answer.await.expect("answers");
+        assert_eq!(answer.status(), 200);
+        let mut body = answer.into_body();
+        assert_eq!(body.data().await.expect("some").expect("whole"), "hello");
+        send.send_data(bytes::Bytes::from_static(b"ping"), true).expect("sends");
+        assert_eq!(body.data().await.expect("some").expect("whole"), "ping");
+        // The end may come in a frame of its own.
+        while let Some(rest) = body.data().await {
+            assert!(rest.expect("in order").is_empty());
+        }
+    });
+}
+
+#[test]
+fn all_kinds_of_calls_by_grpcio() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let environment = root.join("target/grpc");
+    let python = environment.join("bin/python");
+    let made = python.exists()
+        || Command::new("python3").args(["-m", "venv"]).arg(&environment).status().is_ok_and(|status| status.success());
+    let installed = made
+        && Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "grpcio"])
+            .status()
+            .is_ok_and(|status| status.success());
+    if !installed {
+        eprintln!("skipped: grpcio cannot be installed from PyPI");
+        return;
+    }
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("binds");
+    let proxy = one_worker(&format!(
+        "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"a\"\n[[cluster]]\nname = \"a\"\nprotocol = \"http2\"\nendpoints = [\"{free}\"]\n"
+    ));
+    let output = Command::new(&python)
+        .arg(root.join("tests/judges/grpc_calls.py"))
+        .args([free.port().to_string(), proxy.address("edge").to_string()])
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -157,6 +157,7 @@ pub fn sniffed(bytes: &[u8]) {
 
 /// A request by HTTP/2, from any names and values: whatever is accepted is one HTTP/1 head, and nothing more, once it is
 /// encoded for an HTTP/1 upstream.
+#[allow(dead_code, reason = "the fuzz target uses it")]
 pub fn http2_request(bytes: &[u8]) {
     use onehop_wire::http1::{Edits, Limits, RequestHead, encode_request};
     let mut parts = bytes.split(|byte| *byte == 0xff);

@@ -123,7 +123,7 @@ fn take_fields<'a>(
 ) -> Result<Option<Span>, Reject> {
     let mut crumbs = [&b""[..]; MAX_CRUMBS];
     let mut crumb_count = 0;
-    let mut host: Option<Span> = None;
+    let mut host: Option<&[u8]> = None;
     for (name, value) in fields {
         check_name(name)?;
         check_value(value)?;
@@ -144,8 +144,7 @@ fn take_fields<'a>(
                     return Err(Reject::HostMismatch);
                 }
                 // The authority is the head's; a Host field is made from it where one is needed.
-                host = Some(lines.span(value));
-                lines.out.extend_from_slice(b"\r\n");
+                host = Some(value);
             }
             Known::Te if !value.eq_ignore_ascii_case(b"trailers") => return Err(Reject::ConnectionField),
             known if is_connection_specific(known) => return Err(Reject::ConnectionField),
@@ -160,7 +159,8 @@ fn take_fields<'a>(
     if crumb_count > 0 {
         lines.join(b"cookie", &crumbs[..crumb_count], Known::Cookie)?;
     }
-    Ok(host)
+    // Behind the field lines: they are copied in runs, and what stands between them would go along.
+    Ok(host.filter(|_| authority.is_none()).map(|host| lines.span(host)))
 }
 
 /// What the HTTP/1 handshake needs beyond the extended CONNECT's own fields.

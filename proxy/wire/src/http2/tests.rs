@@ -81,6 +81,17 @@ fn what_could_smuggle_is_refused() {
 }
 
 #[test]
+fn nothing_stands_between_the_field_lines() {
+    // Field lines are copied in runs: a host that looks like a field must not go along as one.
+    let fields: Fields<'_> = &[(b"a", b"1"), (b"host", b"content-length:5"), (b"b", b"2")];
+    for authority in [Some(&b"content-length:5"[..]), None] {
+        let (head, bytes) = parse(&Parts { authority, ..get() }, fields).expect("well-formed");
+        assert_eq!(head.authority.of(&bytes), b"content-length:5");
+        assert_eq!(&bytes[head.fields[0].name.start as usize..head.fields[1].line_end as usize], b"a: 1\r\nb: 2\r\n");
+    }
+}
+
+#[test]
 fn connect_in_both_kinds() {
     let plain = Parts { method: b"CONNECT", authority: Some(b"db:5432"), ..Parts::default() };
     let (head, bytes) = parse(&plain, &[]).expect("well-formed");

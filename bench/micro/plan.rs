@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use onehop_meter::Registry;
-use onehop_plan::balance::Balancer;
+use onehop_plan::balance::{Ask, Balancer};
 use onehop_plan::route::{Facts, Scratch};
 use onehop_plan::{BalanceKind, Snapshot};
 
@@ -78,7 +78,7 @@ fn balancers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("balance");
     for count in [3usize, 100, 10_000] {
         let snapshot = compile(config(1, count));
-        let set = snapshot.clusters[0].endpoints.clone();
+        let cluster = snapshot.clusters[0].clone();
         let kinds = [
             ("round-robin", BalanceKind::RoundRobin),
             ("least-request", BalanceKind::LeastRequest),
@@ -87,7 +87,9 @@ fn balancers(criterion: &mut Criterion) {
         for (name, kind) in kinds {
             let mut balancer = Balancer::new(kind, 0, 1, 7);
             group.bench_with_input(BenchmarkId::new(name, count), &count, |bencher, _| {
-                bencher.iter(|| balancer.pick(black_box(&set), &|index| index as u32 & 3, &[]));
+                let load = |index: usize| index as u32 & 3;
+                let ask = Ask { load: &load, latency: &|_| None, avoid: &[], hash: None, now: 1 };
+                bencher.iter(|| balancer.pick(black_box(&cluster), &ask));
             });
         }
     }

@@ -15,7 +15,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use onehop_plan::order::{ConnectionInfo, Order};
-use onehop_plan::{DRAINED, Snapshot};
+use onehop_plan::outlier::{Cause, EJECTED, UNHEALTHY};
+use onehop_plan::{DRAINED, Endpoint, Snapshot};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -175,7 +176,8 @@ fn config(shared: &Shared) -> Value {
 }
 
 fn clusters(shared: &Shared) -> Value {
-    let Some(snapshot) = lock(shared).publisher.snapshot().cloned() else {
+    let health = lock(shared);
+    let Some(snapshot) = health.publisher.snapshot().cloned() else {
         return json!([]);
     };
     let clusters = snapshot.clusters.iter().map(|cluster| {
@@ -184,11 +186,16 @@ fn clusters(shared: &Shared) -> Value {
             .endpoints
             .iter()
             .map(|endpoint| {
-                let state = if endpoint.health.load(Ordering::Relaxed) & DRAINED != 0 { "drained" } else { "healthy" };
+                let (state, reason) = state(endpoint);
+                let reason = reason.or_else(|| health.health.last_failure(&cluster.name, &endpoint.address));
                 json!({
                     "address": endpoint.address.to_string(),
                     "weight": endpoint.weight,
                     "state": state,
+                    "reason": reason,
+                    "ejections": endpoint.vitals.ejections(),
+                    "zone": endpoint.placement.zone.as_deref(),
+                    "priority": endpoint.placement.priority,
                     "requests": endpoint.meters.sum(|core| core.requests.get()),
                     "failures": endpoint.meters.sum(|core| core.failures.get()),
                     "connect_failures": endpoint.meters.sum(|core| core.connect_failures.get()),
@@ -204,6 +211,17 @@ fn clusters(shared: &Shared) -> Value {
         })
     });
     clusters.collect()
+}
+
+/// An endpoint's state, and why it is in it.
+fn state(endpoint: &Endpoint) -> (&'static str, Option<&'static str>) {
+    let health = endpoint.health.load(Ordering::Relaxed);
+    match health {
+        _ if health & DRAINED != 0 => ("drained", Some("by hand")),
+        _ if health & UNHEALTHY != 0 => ("unhealthy", None),
+        _ if health & EJECTED != 0 => ("ejected", endpoint.vitals.cause().map(Cause::name)),
+        _ => ("healthy", None),
+    }
 }
 
 fn connections(shared: &Shared) -> Value {

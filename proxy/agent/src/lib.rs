@@ -6,6 +6,7 @@ mod dns;
 mod file;
 mod identity;
 mod log;
+mod probe;
 mod publish;
 mod run;
 mod takeover;

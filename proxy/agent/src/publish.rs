@@ -126,7 +126,8 @@ impl Publisher {
         let mut sockets = copies(&fresh, self.cores.len())?;
         let mut snapshot = compiled;
         if snapshot.clusters.iter().any(|cluster| !cluster.names.is_empty()) {
-            snapshot = snapshot.with_resolved(&self.resolved, &self.registry, snapshot.generation);
+            snapshot =
+                snapshot.with_resolved(&self.resolved, &self.registry, snapshot.generation, onehop_net::clock::now());
         }
         self.bound.retain(|name, _| model.listeners.iter().any(|listener| listener.name == *name));
         self.bound.extend(fresh);
@@ -165,7 +166,12 @@ impl Publisher {
         let Some(current) = &self.snapshot else {
             return;
         };
-        let snapshot = Arc::new(current.with_resolved(&self.resolved, &self.registry, current.generation + 1));
+        let snapshot = Arc::new(current.with_resolved(
+            &self.resolved,
+            &self.registry,
+            current.generation + 1,
+            onehop_net::clock::now(),
+        ));
         for core in &self.cores {
             self.post(core, Order::Install { snapshot: snapshot.clone(), sockets: Vec::new() });
         }

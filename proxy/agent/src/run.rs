@@ -15,6 +15,7 @@ use crate::dns::Names;
 use crate::file::{LOOK, Watch};
 use crate::identity;
 use crate::log::Log;
+use crate::probe::Health;
 use crate::publish::Publisher;
 use crate::takeover;
 
@@ -52,6 +53,7 @@ pub enum Ended {
 /// What the admin endpoint shows beside the meters.
 pub struct Status {
     pub publisher: Publisher,
+    pub health: Health,
     pub draining: bool,
     pub last_error: Option<String>,
     pub reloads: u64,
@@ -87,8 +89,14 @@ async fn watch(agent: Agent, serving: impl FnOnce(Option<SocketAddr>)) -> std::i
         Source::Fixed => None,
     };
     let shown = files.as_ref().map_or("command line".to_owned(), |files| files.path().display().to_string());
-    let shared: Shared =
-        Arc::new(Mutex::new(Status { publisher, draining: false, last_error: None, reloads: 0, source: shown }));
+    let shared: Shared = Arc::new(Mutex::new(Status {
+        publisher,
+        health: Health::new(),
+        draining: false,
+        last_error: None,
+        reloads: 0,
+        source: shown,
+    }));
     let served = admin.map(|socket| admin::start(socket, shared.clone())).transpose()?;
     let successors = Successors::open(takeover)?;
     let mut endings = Endings::new()?;
@@ -105,6 +113,7 @@ async fn watch(agent: Agent, serving: impl FnOnce(Option<SocketAddr>)) -> std::i
                 }
                 refresh(&mut names, &shared).await;
                 show_identity(&shared);
+                look_after(&shared);
             }
             Some(sent) = identities.next() => renew(sent, &shared).await,
             _ = hangup.recv() => reload(&mut files, &shared, &log).await,
@@ -265,6 +274,16 @@ async fn renew(sent: identity::Sent, shared: &Shared) {
         }
         Err(panic) => eprintln!("onehop: an identity from the Workload API could not be taken over: {panic}"),
     }
+}
+
+/// Active checks, and endpoints that come back.
+fn look_after(shared: &Shared) {
+    let mut status = lock(shared);
+    let Some(snapshot) = status.publisher.snapshot().cloned() else {
+        return;
+    };
+    let registry = status.publisher.registry().clone();
+    status.health.tick(&snapshot, &registry);
 }
 
 async fn refresh(names: &mut Names, shared: &Shared) {

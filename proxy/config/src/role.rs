@@ -19,7 +19,7 @@ pub fn gateway(listen: SocketAddr, to: &[String]) -> Result<Model, String> {
     let mut endpoints = Vec::new();
     for text in to {
         let target = endpoint_target(text).map_err(|hint| format!("--to \"{text}\" is no address: {hint}"))?;
-        endpoints.push(Endpoint { target, weight: 1 });
+        endpoints.push(Endpoint { target, weight: 1, placement: Default::default() });
     }
     Ok(Model {
         listeners: vec![Listener::new("edge", listen, Layer::Http)],
@@ -156,7 +156,7 @@ impl Sidecar {
         model.listeners.push(listener);
         let names = [name];
         if let Some(target) = &port.app {
-            let endpoints = vec![Endpoint { target: target.clone(), weight: 1 }];
+            let endpoints = vec![Endpoint { target: target.clone(), weight: 1, placement: Default::default() }];
             self.add_cluster(
                 model,
                 Cluster { endpoints, ..local(&cluster) },

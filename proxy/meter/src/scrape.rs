@@ -327,6 +327,9 @@ impl Registry {
             &block.overflow
         });
         text.handshakes(family, cluster, "onehop_cluster", |block| &block.tls);
+        text.counters(family, cluster, "onehop_cluster_ejections_total", "Endpoints ejected.", |block| {
+            &block.ejections
+        });
         let family = &families.endpoints;
         text.counters(family, endpoint, "onehop_endpoint_requests_total", "Requests and TCP connections.", |block| {
             &block.requests

@@ -103,6 +103,8 @@ pub struct ClusterMeters {
     pub overflow: Counter,
     /// Handshakes with endpoints.
     pub tls: TlsMeters,
+    /// Endpoints ejected.
+    pub ejections: Counter,
 }
 
 /// An endpoint, on one core.
@@ -112,6 +114,10 @@ pub struct EndpointMeters {
     pub requests: Counter,
     /// Of them failed by the endpoint.
     pub failures: Counter,
+    /// Failures, and answers with 5xx, where endpoints are watched.
+    pub errors: Counter,
+    /// Time to the response's head, summed, where endpoints are watched.
+    pub latency_ns: Counter,
     /// Connections made.
     pub connects: Counter,
     /// Connections that could not be made.

@@ -8,6 +8,7 @@ pub mod filter;
 pub mod identity;
 pub mod model;
 pub mod order;
+pub mod outlier;
 pub mod route;
 mod snapshot;
 pub mod tls;
@@ -17,8 +18,9 @@ pub use model::{
     AccessLog, Address, BalanceKind, ClientCert, Http2, Layer, LogFormat, Original, Protocol, ProxyProtocol, RequestId,
     RetryOn,
 };
+pub use outlier::DRAINED;
 pub use route::HostTable;
 pub use snapshot::{
-    Cluster, ClusterRef, ConnectionLimits, DRAINED, Endpoint, EndpointSet, HttpPolicy, Listener, Mirror, Own, Pool,
-    Retry, Route, Snapshot, Split, TcpPolicy,
+    Cluster, ClusterRef, ConnectionLimits, Endpoint, EndpointSet, HttpPolicy, Listener, Mirror, Own, Pool, Retry,
+    Route, Snapshot, Split, TcpPolicy,
 };

@@ -169,7 +169,7 @@ fn model(case: &Value, is_server: bool) -> Model {
     let mut listener = Listener { name: "edge".to_owned(), ..Listener::default() };
     let mut cluster = Cluster { name: "web".to_owned(), ..Cluster::default() };
     let target = EndpointTarget::Address(Address::Tcp(([127, 0, 0, 1], 9).into()));
-    cluster.endpoints = vec![Endpoint { target, weight: 1 }];
+    cluster.endpoints = vec![Endpoint { target, weight: 1, placement: Default::default() }];
     if is_server {
         let name = text(&case["expected_peer_name"], "value").to_owned();
         let server_name = (!name.is_empty()).then_some(name);

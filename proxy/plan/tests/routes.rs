@@ -13,6 +13,7 @@ fn model(routes: Vec<Route>) -> Model {
         endpoints: vec![model::Endpoint {
             target: model::EndpointTarget::Address(model::Address::Tcp(([127, 0, 0, 1], 9).into())),
             weight: 1,
+            placement: model::Placement::default(),
         }],
         ..model::Cluster::default()
     };

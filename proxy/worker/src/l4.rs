@@ -18,7 +18,7 @@ use crate::connections::{Doing, Entry};
 use crate::exchange::choose;
 use crate::http1::forward::Origin;
 use crate::shard::Shard;
-use crate::upstream::{Wanted, lease};
+use crate::upstream::{Sought, Wanted, lease};
 
 /// Serves a TCP connection until it ends.
 pub async fn serve(shard: &Rc<Shard>, stream: &mut Stream, entry: &Entry, listener: &Arc<Listener>, origin: &Origin) {
@@ -100,10 +100,15 @@ async fn run(
         return;
     }
     ledger.enter(State::UpstreamWait, clock::now());
+    // Of what a choice can be made by, a TCP connection has the client's address alone.
+    let by_source = matches!(config.policy.hash_on, Some(onehop_plan::model::HashOn::Source));
+    let hash = by_source.then(|| crate::exchange::routing::hash_ip(origin.peer.ip()));
     let mut avoid = Vec::new();
     let mut attempt = 0;
     let connected = loop {
-        match lease(&cluster, Wanted::Bytes, origin.destination, &mut avoid, clock::now()).await {
+        match lease(&cluster, Wanted::Bytes, Sought { destination: origin.destination, hash }, &mut avoid, clock::now())
+            .await
+        {
             Err(fault) if fault.retryable && attempt < 2 => attempt += 1,
             other => break other,
         }

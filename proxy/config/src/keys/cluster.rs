@@ -1,6 +1,7 @@
 //! Keys of `[[cluster]]`.
 
 use super::http2::CLUSTER_HTTP2;
+use super::route::HASH_ON;
 use super::tls::CLUSTER_TLS;
 use super::{Key, Kind::*, key};
 
@@ -17,9 +18,20 @@ pub const CLUSTER: &[Key] = &[
         "Its endpoint is where each captured connection was meant to go, or that port on loopback.",
     ),
     key("tls", Table(CLUSTER_TLS), "TLS with endpoints; {} takes the defaults."),
-    key("balance", OneOf(&["round-robin", "least-request", "random"]), "How an endpoint is chosen."),
+    key(
+        "balance",
+        OneOf(&["round-robin", "least-request", "random", "peak-ewma", "ring-hash", "maglev"]),
+        "How an endpoint is chosen.",
+    ),
     key("connect_timeout", Duration, "Until a connection is made."),
     key("pool", Table(POOL), "Connections that are kept for the next request."),
+    key("hash_on", Table(HASH_ON), "What ring-hash and maglev choose by."),
+    key("zone", Text, "The zone of this process: its endpoints come first while enough of them are healthy."),
+    key("panic_threshold", Number, "Percent of healthy endpoints below which health is not looked at; 50 without it."),
+    key("slow_start", Duration, "How long a new endpoint takes to its full share."),
+    key("outlier", Table(OUTLIER), "Ejects endpoints that fail for a while."),
+    key("health", Table(HEALTH), "Active checks."),
+    key("retry_budget", Number, "Retries under way in percent of the requests in flight; 20 without it."),
     key("limits", Table(LIMITS), "Bounds over all cores, an even share each."),
     key("proxy_protocol", OneOf(&["v1", "v2"]), "Begins each TCP connection with a PROXY header."),
     key(
@@ -30,8 +42,37 @@ pub const CLUSTER: &[Key] = &[
     key("http2", Table(CLUSTER_HTTP2), "How HTTP/2 is spoken to the endpoints."),
 ];
 
-pub const ENDPOINT: &[Key] =
-    &[key("address", Text, "Where it is."), key("weight", Number, "Its weight among the others.")];
+const ENDPOINT: &[Key] = &[
+    key("address", Text, "Where it is."),
+    key("weight", Number, "Its weight among the others."),
+    key("zone", Text, "Its zone."),
+    key("priority", Number, "Its tier: a lower one is used while enough of it is healthy."),
+    key("labels", Map, "Labels by which targets choose subsets."),
+];
+
+const OUTLIER: &[Key] = &[
+    key("consecutive_5xx", Number, "5xx answers or failures in a row; 5 without it."),
+    key("consecutive_gateway_errors", Number, "502, 503, 504 or failures in a row."),
+    key("consecutive_connect_failures", Number, "Failed connections in a row."),
+    key("success_rate", Fraction, "The least share of successes over an interval, such as 0.9."),
+    key("latency_factor", Fraction, "How many times as slow as the median of the others over an interval."),
+    key("min_requests", Number, "Requests in an interval for these two to count; 100 without it."),
+    key("interval", Duration, "Their interval; 10s without it."),
+    key("ejection", Duration, "The first ejection, doubled by each further one; 30s without it."),
+    key("max_ejection", Duration, "The longest; 300s without it."),
+    key("max_ejected", Number, "Percent of the endpoints that may be out at once; 10 without it, but always one."),
+];
+
+const HEALTH: &[Key] = &[
+    key("http", Text, "GET this path; a status below 400 is healthy."),
+    key("host", Text, "The Host of that request; the endpoint's address without it."),
+    key("tcp", Flag, "Connect only; so it is without http."),
+    key("interval", Duration, "How often; 5s without it."),
+    key("timeout", Duration, "How long one may take; 1s without it."),
+    key("healthy", Number, "Successes in a row that bring an endpoint back; 2 without it."),
+    key("unhealthy", Number, "Failures in a row that take it out; 3 without it."),
+    key("port", Number, "Another port than the endpoint's."),
+];
 
 pub const POOL: &[Key] = &[
     key("max_idle", Number, "Idle connections per endpoint and core."),
@@ -43,4 +84,5 @@ pub const POOL: &[Key] = &[
 pub const LIMITS: &[Key] = &[
     key("connections", Number, "Connections; further requests wait for the connect timeout."),
     key("requests", Number, "Requests in flight; further ones are refused with 503."),
+    key("queue", Number, "Requests that wait for a connection, on each core; 16384 without it."),
 ];

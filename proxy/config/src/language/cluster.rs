@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use onehop_plan::model::{Cluster, Endpoint, EndpointTarget};
+use onehop_plan::model::{Cluster, Endpoint, EndpointTarget, Placement};
 use onehop_plan::{Address, BalanceKind, Original, Protocol, ProxyProtocol};
 use toml::de::DeValue;
 
+use super::policy::{placement, policy};
 use super::tls::cluster_tls;
 use crate::reader::{File, Table};
 
@@ -20,6 +21,9 @@ pub(super) fn cluster(file: &mut File<'_>, table: &Table<'_, '_>) -> Cluster {
     cluster.balance = match table.word(file, "balance") {
         Some("least-request") => BalanceKind::LeastRequest,
         Some("random") => BalanceKind::Random,
+        Some("peak-ewma") => BalanceKind::PeakEwma,
+        Some("ring-hash") => BalanceKind::RingHash,
+        Some("maglev") => BalanceKind::Maglev,
         _ => BalanceKind::RoundRobin,
     };
     cluster.connect_timeout = table.duration(file, "connect_timeout").unwrap_or(cluster.connect_timeout);
@@ -39,6 +43,7 @@ pub(super) fn cluster(file: &mut File<'_>, table: &Table<'_, '_>) -> Cluster {
         None => None,
     };
     cluster.tls = cluster_tls(file, table);
+    cluster.policy = policy(file, table);
     cluster.proxy_protocol = match table.word(file, "proxy_protocol") {
         Some("v1") => Some(ProxyProtocol::V1),
         Some(_) => Some(ProxyProtocol::V2),
@@ -53,11 +58,13 @@ pub(super) fn cluster(file: &mut File<'_>, table: &Table<'_, '_>) -> Cluster {
 }
 
 fn endpoint(file: &mut File<'_>, cluster: &Table<'_, '_>, value: &DeValue<'_>, span: Range<usize>) -> Option<Endpoint> {
+    let mut placed = Placement::default();
     let (text, weight, span) = match value {
         DeValue::String(text) => (text.to_string(), 1, span),
         DeValue::Table(entries) => {
             let table = Table::open(file, entries, span.clone(), cluster.nested("endpoints"));
             let weight = table.number(file, "weight").unwrap_or(1);
+            placed = placement(file, &table);
             let span = table.span_of("address").unwrap_or(span);
             (table.text(file, "address").unwrap_or_default(), weight, span)
         }
@@ -67,7 +74,7 @@ fn endpoint(file: &mut File<'_>, cluster: &Table<'_, '_>, value: &DeValue<'_>, s
         }
     };
     match endpoint_target(&text) {
-        Ok(target) => Some(Endpoint { target, weight }),
+        Ok(target) => Some(Endpoint { target, weight, placement: placed }),
         Err(hint) => {
             file.wrong(span, format!("endpoint \"{text}\" is no address"), Some(hint));
             None

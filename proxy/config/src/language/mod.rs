@@ -6,6 +6,7 @@ mod filter;
 mod http2;
 mod listener;
 mod matching;
+mod policy;
 mod route;
 mod runtime;
 mod sidecar;

@@ -98,7 +98,7 @@ fn service(file: &mut File<'_>, table: &Table<'_, '_>) -> Option<Service> {
     let endpoints: Vec<Endpoint> = texts
         .iter()
         .filter_map(|text| target(file, span.clone(), text))
-        .map(|target| Endpoint { target, weight: 1 })
+        .map(|target| Endpoint { target, weight: 1, placement: Default::default() })
         .collect();
     if (addresses.is_empty() && listen.is_none()) || (listen.is_some() && endpoints.is_empty()) {
         let hint = Some("addresses = [\"10.0.0.2:80\"], or listen = \"127.0.0.1:9001\" with endpoints".to_owned());

@@ -1,16 +1,10 @@
-//! The power of two choices: of two endpoints chosen at random, the one with fewer requests in flight for its
-//! weight. Nearly as even as looking at all of them, and it does not herd.
+//! The power of two choices: of two endpoints chosen at random, the one that costs less. Nearly as even as looking at
+//! all of them, and it does not herd. The cost is the requests in flight for the weight, or the expected latency.
 
-use super::{is_candidate, random};
-use crate::snapshot::EndpointSet;
+use super::{Choice, random};
 
-pub(super) fn pick(
-    state: &mut random::State,
-    set: &EndpointSet,
-    load: &dyn Fn(usize) -> u32,
-    avoid: &[usize],
-) -> Option<usize> {
-    let count = set.endpoints.len() as u64;
+pub(super) fn pick(state: &mut random::State, choice: &Choice<'_>, cost: &dyn Fn(usize) -> f64) -> Option<usize> {
+    let count = choice.members.len() as u64;
     if count == 0 {
         return None;
     }
@@ -18,14 +12,15 @@ pub(super) fn pick(
     let first = (random % count) as usize;
     let second = ((random >> 32) % count) as usize;
     let second = if second == first { (second + 1) % count as usize } else { second };
-    let cost = |index: usize| (u64::from(load(index)) + 1) * 1000 / u64::from(set.endpoints[index].weight.max(1));
-    match (is_candidate(set, first, avoid), is_candidate(set, second, avoid)) {
+    let (first, second) = (choice.members[first] as usize, choice.members[second] as usize);
+    match (choice.is_candidate(first), choice.is_candidate(second)) {
         (true, true) => Some(if cost(second) < cost(first) { second } else { first }),
         (true, false) => Some(first),
         (false, true) => Some(second),
         // Bad luck, or few are left: look at all of them.
         (false, false) => {
-            (0..count as usize).filter(|index| is_candidate(set, *index, avoid)).min_by_key(|index| cost(*index))
+            let candidates = choice.indices().filter(|index| choice.is_candidate(*index));
+            candidates.min_by(|one, other| cost(*one).total_cmp(&cost(*other)))
         }
     }
 }

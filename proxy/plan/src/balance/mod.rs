@@ -1,122 +1,162 @@
 //! Choosing an endpoint: one picker a file, pure functions over a state that the core owns, shared by HTTP and TCP.
+//! First a tier (priority), then a group within it (the own zone or the others), then an endpoint of the group.
 
+mod ewma;
+mod hashed;
 mod least_request;
 mod random;
 mod round_robin;
+mod view;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+pub use ewma::Ewma;
+pub use hashed::HashTable;
 
 use crate::model::BalanceKind;
-use crate::snapshot::EndpointSet;
+use crate::snapshot::{Cluster, EndpointSet};
+use view::View;
 
 /// The hash that choices by a value are made with: XXH64, as Envoy's hash policies have it.
 pub fn hash_of(value: &[u8]) -> u64 {
     xxhash_rust::xxh64::xxh64(value, 0)
 }
 
-/// A core's balancer of one cluster.
-pub enum Balancer {
-    /// In turn.
+/// What is known when an endpoint is asked for.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// Requests in flight on this core, by index.
+    pub load: &'a dyn Fn(usize) -> u32,
+    /// Latency that is to be expected in nanoseconds, by index; none where nothing was observed yet.
+    pub latency: &'a dyn Fn(usize) -> Option<f64>,
+    /// Endpoints that failed this request already.
+    pub avoid: &'a [usize],
+    /// What a choice by value is made by; a random one is taken without it.
+    pub hash: Option<u64>,
+    /// The monotonic clock, in nanoseconds.
+    pub now: u64,
+}
+
+enum Picker {
     RoundRobin(round_robin::State),
-    /// The less loaded of two.
-    LeastRequest(random::State),
-    /// By chance.
-    Random(random::State),
+    LeastRequest,
+    PeakEwma,
+    Random,
+    Hashed,
+}
+
+/// A core's balancer of one cluster.
+pub struct Balancer {
+    picker: Picker,
+    random: random::State,
+    view: View,
 }
 
 impl Balancer {
     /// Cores begin at different places, so that they do not all send to the same endpoint at once.
     pub fn new(kind: BalanceKind, core: usize, cores: usize, seed: u64) -> Balancer {
-        match kind {
-            BalanceKind::RoundRobin => Balancer::RoundRobin(round_robin::State::new(core, cores)),
-            BalanceKind::LeastRequest => Balancer::LeastRequest(random::State::new(seed)),
-            BalanceKind::Random => Balancer::Random(random::State::new(seed)),
-        }
+        let picker = match kind {
+            BalanceKind::RoundRobin => Picker::RoundRobin(round_robin::State::new(core, cores)),
+            BalanceKind::LeastRequest => Picker::LeastRequest,
+            BalanceKind::PeakEwma => Picker::PeakEwma,
+            BalanceKind::Random => Picker::Random,
+            BalanceKind::RingHash | BalanceKind::Maglev => Picker::Hashed,
+        };
+        Balancer { picker, random: random::State::new(seed), view: View::default() }
     }
 
-    /// The index of the chosen endpoint. `load` gives the requests in flight by index; `avoid` lists those that
-    /// failed this request already. `None` when nothing usable is left.
-    pub fn pick(&mut self, set: &EndpointSet, load: &dyn Fn(usize) -> u32, avoid: &[usize]) -> Option<usize> {
+    /// The index of the chosen endpoint. `None` when nothing usable is left.
+    pub fn pick(&mut self, cluster: &Cluster, ask: &Ask<'_>) -> Option<usize> {
+        let set = &*cluster.endpoints;
         if let [only] = set.endpoints.as_slice() {
-            return (only.is_usable() && only.weight > 0 && avoid.is_empty()).then_some(0);
+            let usable = only.may_panic() && only.weight > 0 && (only.is_usable() || cluster.policy.panic_percent > 0);
+            return (usable && ask.avoid.is_empty()).then_some(0);
         }
-        match self {
-            Balancer::RoundRobin(state) => round_robin::pick(state, set, avoid),
-            Balancer::LeastRequest(state) => least_request::pick(state, set, load, avoid),
-            Balancer::Random(state) => random::pick(state, set, avoid),
+        self.view.refresh(cluster, ask.now);
+        let chosen = self.view.choose(&mut self.random);
+        for group in chosen.order() {
+            if let Some(found) = self.pick_of(cluster, group, ask) {
+                return Some(found);
+            }
         }
+        None
+    }
+
+    fn pick_of(&mut self, cluster: &Cluster, group: Chosen, ask: &Ask<'_>) -> Option<usize> {
+        let set = &*cluster.endpoints;
+        let members = self.view.members(group);
+        let candidate = |index: usize| {
+            let endpoint = &set.endpoints[index];
+            let usable = if group.panics { endpoint.may_panic() } else { endpoint.is_usable() };
+            endpoint.weight > 0 && usable && !ask.avoid.contains(&index)
+        };
+        let choice = Choice { set, members, candidate: &candidate };
+        // An endpoint that has just come takes its share step by step.
+        for _ in 0..3 {
+            let found = match &mut self.picker {
+                Picker::RoundRobin(state) => round_robin::pick(state, &choice),
+                Picker::LeastRequest => least_request::pick(&mut self.random, &choice, &|index| {
+                    f64::from((ask.load)(index) + 1) / f64::from(set.endpoints[index].weight.max(1))
+                }),
+                Picker::PeakEwma => {
+                    least_request::pick(&mut self.random, &choice, &|index| ewma::cost(&choice, ask, index))
+                }
+                Picker::Random => random::pick(&mut self.random, &choice),
+                Picker::Hashed => {
+                    let hash = ask.hash.unwrap_or_else(|| self.random.next());
+                    hashed::pick(hash, &choice, ask.load)
+                }
+            }?;
+            let share = cluster.policy.slow_start_share(set.endpoints[found].vitals.since_ns(), ask.now);
+            if share >= 1.0 || self.random.next() as f64 <= share * u64::MAX as f64 {
+                return Some(found);
+            }
+        }
+        (members.iter().map(|index| *index as usize)).find(|index| candidate(*index))
     }
 }
 
-fn is_candidate(set: &EndpointSet, index: usize, avoid: &[usize]) -> bool {
-    let endpoint = &set.endpoints[index];
-    endpoint.weight > 0 && endpoint.is_usable() && !avoid.contains(&index)
+/// A group to choose from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Chosen {
+    tier: usize,
+    /// The own zone, or the others; without a zone everything is local.
+    local: bool,
+    /// So few are healthy that health is not looked at.
+    panics: bool,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Address;
-    use crate::snapshot::{DRAINED, Endpoint, endpoint};
-    use onehop_meter::Registry;
-    use std::sync::Arc;
-    use std::sync::atomic::Ordering;
+impl Chosen {
+    /// The group itself, then the other one of its tier, then every tier as it comes.
+    fn order(self) -> impl Iterator<Item = Chosen> {
+        let other = Chosen { local: !self.local, ..self };
+        let tiers = (0..view::MAX_TIERS).filter(move |tier| *tier != self.tier);
+        let rest =
+            tiers.flat_map(move |tier| [Chosen { tier, local: true, ..self }, Chosen { tier, local: false, ..self }]);
+        [self, other].into_iter().chain(rest)
+    }
+}
 
-    fn set(weights: &[u32]) -> EndpointSet {
-        let registry = Registry::new(1);
-        let endpoints = weights.iter().enumerate().map(|(index, weight)| {
-            let address = Address::Tcp(([127, 0, 0, 1], 1000 + index as u16).into());
-            let endpoint: Endpoint = endpoint("c", address, *weight, &registry, |_| false);
-            Arc::new(endpoint)
-        });
-        EndpointSet { endpoints: endpoints.collect() }
+/// What a picker chooses from.
+struct Choice<'a> {
+    set: &'a EndpointSet,
+    members: &'a [u32],
+    candidate: &'a dyn Fn(usize) -> bool,
+}
+
+impl Choice<'_> {
+    fn is_candidate(&self, index: usize) -> bool {
+        (self.candidate)(index)
     }
 
-    fn counts(kind: BalanceKind, set: &EndpointSet, cores: usize, picks: usize) -> Vec<usize> {
-        let mut counts = vec![0; set.endpoints.len()];
-        for core in 0..cores {
-            let mut balancer = Balancer::new(kind, core, cores, 42 + core as u64);
-            for _ in 0..picks / cores {
-                counts[balancer.pick(set, &|_| 0, &[]).expect("healthy")] += 1;
-            }
-        }
-        counts
+    fn weight(&self, index: usize) -> u32 {
+        self.set.endpoints[index].weight
     }
 
-    #[test]
-    fn round_robin_is_even_and_follows_weights() {
-        assert_eq!(counts(BalanceKind::RoundRobin, &set(&[1, 1, 1]), 1, 300), [100, 100, 100]);
-        assert_eq!(counts(BalanceKind::RoundRobin, &set(&[5, 1, 1]), 1, 700), [500, 100, 100]);
-        // One request on each of several cores goes to different endpoints.
-        assert!(counts(BalanceKind::RoundRobin, &set(&[1; 16]), 16, 16).iter().all(|count| *count == 1));
-    }
-
-    #[test]
-    fn random_follows_weights_roughly() {
-        let counts = counts(BalanceKind::Random, &set(&[3, 1]), 2, 40_000);
-        assert!((29_000..31_000).contains(&counts[0]), "{counts:?}");
-    }
-
-    #[test]
-    fn least_request_prefers_the_less_loaded() {
-        let set = set(&[1, 1, 1]);
-        let mut balancer = Balancer::new(BalanceKind::LeastRequest, 0, 1, 7);
-        let mut in_flight = [0u32, 0, 50];
-        for _ in 0..60 {
-            let index = balancer.pick(&set, &|index| in_flight[index], &[]).expect("healthy");
-            in_flight[index] += 1;
-        }
-        assert!(in_flight[2] <= 52, "{in_flight:?}");
-    }
-
-    #[test]
-    fn the_drained_and_the_failed_are_avoided_while_others_are_left() {
-        for kind in [BalanceKind::RoundRobin, BalanceKind::LeastRequest, BalanceKind::Random] {
-            let set = set(&[1, 1, 1]);
-            set.endpoints[0].health.store(DRAINED, Ordering::Relaxed);
-            let mut balancer = Balancer::new(kind, 0, 1, 3);
-            for _ in 0..20 {
-                assert_eq!(balancer.pick(&set, &|_| 0, &[1]), Some(2));
-            }
-            assert_eq!(balancer.pick(&set, &|_| 0, &[1, 2]), None);
-        }
+    fn indices(&self) -> impl Iterator<Item = usize> {
+        self.members.iter().map(|index| *index as usize)
     }
 }

@@ -1,7 +1,6 @@
 //! By chance, in proportion to the weights.
 
-use super::is_candidate;
-use crate::snapshot::EndpointSet;
+use super::Choice;
 
 /// A small generator (splitmix64), seeded per core and cluster.
 pub struct State {
@@ -21,15 +20,15 @@ impl State {
     }
 }
 
-pub(super) fn pick(state: &mut State, set: &EndpointSet, avoid: &[usize]) -> Option<usize> {
-    let candidates = || (0..set.endpoints.len()).filter(|index| is_candidate(set, *index, avoid));
-    let total: u64 = candidates().map(|index| u64::from(set.endpoints[index].weight)).sum();
+pub(super) fn pick(state: &mut State, choice: &Choice<'_>) -> Option<usize> {
+    let candidates = || choice.indices().filter(|index| choice.is_candidate(*index));
+    let total: u64 = candidates().map(|index| u64::from(choice.weight(index))).sum();
     if total == 0 {
         return None;
     }
     let mut at = state.next() % total;
     candidates().find(|index| {
-        let weight = u64::from(set.endpoints[*index].weight);
+        let weight = u64::from(choice.weight(*index));
         let found = at < weight;
         at = at.wrapping_sub(weight);
         found

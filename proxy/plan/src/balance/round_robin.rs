@@ -1,8 +1,7 @@
 //! Smooth weighted round-robin, as nginx does it: each pick adds every weight to its current value, takes the
 //! largest and lowers it by the sum, so that heavy endpoints are spread out instead of bunched.
 
-use super::is_candidate;
-use crate::snapshot::EndpointSet;
+use super::Choice;
 
 /// Where the turn is.
 pub struct State {
@@ -18,40 +17,41 @@ impl State {
     }
 }
 
-pub(super) fn pick(state: &mut State, set: &EndpointSet, avoid: &[usize]) -> Option<usize> {
-    let count = set.endpoints.len();
+pub(super) fn pick(state: &mut State, choice: &Choice<'_>) -> Option<usize> {
+    let count = choice.members.len();
     if count == 0 {
         return None;
     }
     if state.next == usize::MAX {
         state.next = (state.offset * count) >> 16;
     }
-    let weight = set.endpoints[0].weight;
-    if set.endpoints.iter().all(|endpoint| endpoint.weight == weight) {
-        return even(state, set, avoid);
+    let weight = choice.weight(choice.members[0] as usize);
+    if choice.indices().all(|index| choice.weight(index) == weight) {
+        return even(state, choice);
     }
-    weighted(state, set, avoid)
+    weighted(state, choice)
 }
 
-fn even(state: &mut State, set: &EndpointSet, avoid: &[usize]) -> Option<usize> {
-    let count = set.endpoints.len();
+fn even(state: &mut State, choice: &Choice<'_>) -> Option<usize> {
+    let count = choice.members.len();
     let start = state.next % count;
-    let found = (0..count).map(|step| (start + step) % count).find(|index| is_candidate(set, *index, avoid))?;
-    state.next = found + 1;
-    Some(found)
+    let at =
+        (0..count).map(|step| (start + step) % count).find(|at| choice.is_candidate(choice.members[*at] as usize))?;
+    state.next = at + 1;
+    Some(choice.members[at] as usize)
 }
 
-fn weighted(state: &mut State, set: &EndpointSet, avoid: &[usize]) -> Option<usize> {
-    let count = set.endpoints.len();
-    state.current.resize(count, 0);
+fn weighted(state: &mut State, choice: &Choice<'_>) -> Option<usize> {
+    let count = choice.members.len();
+    state.current.resize(choice.set.endpoints.len(), 0);
     let mut total = 0;
     let mut best: Option<usize> = None;
     for step in 0..count {
-        let index = (state.next + step) % count;
-        if !is_candidate(set, index, avoid) {
+        let index = choice.members[(state.next + step) % count] as usize;
+        if !choice.is_candidate(index) {
             continue;
         }
-        let weight = i64::from(set.endpoints[index].weight);
+        let weight = i64::from(choice.weight(index));
         total += weight;
         state.current[index] += weight;
         if best.is_none_or(|best| state.current[index] > state.current[best]) {

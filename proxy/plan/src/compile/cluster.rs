@@ -8,8 +8,8 @@ use onehop_meter::Registry;
 use super::http2::check_http2;
 use super::problem::{Place, Problems};
 use super::unique;
-use crate::model::{self, Model};
-use crate::snapshot::{Cluster, ConnectionLimits, EndpointSet, Pool, endpoint, written_down};
+use crate::model::{self, BalanceKind, Model};
+use crate::snapshot::{Cluster, ConnectionLimits, Endpoint, EndpointSet, Pool, endpoint, written_down};
 use crate::tls::ClientTls;
 
 pub(super) fn check_clusters(model: &Model, problems: &mut Problems) {
@@ -45,6 +45,47 @@ pub(super) fn check_clusters(model: &Model, problems: &mut Problems) {
         if cluster.max_connections == Some(0) || cluster.max_requests == Some(0) {
             problems.add(place("limits"), "a limit of zero would refuse everything");
         }
+        check_cluster_policy(cluster, at, problems);
+    }
+}
+
+fn check_cluster_policy(cluster: &model::Cluster, at: usize, problems: &mut Problems) {
+    let place = |key| Place::Cluster(at, key);
+    let policy = &cluster.policy;
+    let by_value = matches!(cluster.balance, BalanceKind::RingHash | BalanceKind::Maglev);
+    if by_value && policy.hash_on.is_none() {
+        problems.hint(place("balance"), "it chooses by a value: say by which", "hash_on = { source = true }");
+    }
+    if !by_value && policy.hash_on.is_some() {
+        problems.hint(place("hash_on"), "this balance does not look at a value", "balance = \"maglev\"");
+    }
+    if policy.panic_percent > 100 || policy.retry_percent > 100 {
+        problems.add(place("name"), "a percentage is between 0 and 100");
+    }
+    if let Some(outlier) = &policy.outlier {
+        let never = [outlier.consecutive_5xx, outlier.consecutive_gateway, outlier.consecutive_connect];
+        if never.contains(&Some(0)) {
+            problems.add(place("outlier"), "an endpoint that is ejected after no failure never serves");
+        }
+        if outlier.max_percent > 100 || outlier.base.is_zero() || outlier.interval.is_zero() {
+            problems.add(place("outlier"), "max_ejected is at most 100, and the times are not zero");
+        }
+        if outlier.success_rate.is_some_and(|rate| rate > 1.0)
+            || outlier.latency_factor.is_some_and(|factor| factor <= 1.0)
+        {
+            problems.add(place("outlier"), "success_rate is at most 1, latency_factor more than 1");
+        }
+    }
+    if let Some(probe) = &policy.probe
+        && (probe.interval < std::time::Duration::from_millis(10)
+            || probe.timeout.is_zero()
+            || probe.healthy == 0
+            || probe.unhealthy == 0)
+    {
+        problems.add(
+            place("health"),
+            "a check is made at most every 10ms, takes some time, and counts at least one result",
+        );
     }
 }
 
@@ -55,9 +96,10 @@ pub(super) fn cluster(
     old: Option<&Cluster>,
     ourselves: &impl Fn(&SocketAddr) -> bool,
 ) -> Cluster {
-    let known = |address: &model::Address, weight: u32| {
-        let found =
-            old?.endpoints.endpoints.iter().find(|endpoint| endpoint.address == *address && endpoint.weight == weight);
+    let known = |address: &model::Address, wanted: &model::Endpoint| {
+        let found = old?.endpoints.endpoints.iter().find(|endpoint| {
+            endpoint.address == *address && endpoint.weight == wanted.weight && endpoint.placement == wanted.placement
+        });
         found
             .filter(|endpoint| {
                 endpoint.is_ourselves == matches!(address, model::Address::Tcp(address) if ourselves(address))
@@ -75,10 +117,12 @@ pub(super) fn cluster(
     let mut endpoints: Vec<_> = wanted
         .endpoints
         .iter()
-        .filter_map(|wanted| Some((written_down(&wanted.target)?, wanted.weight)))
-        .map(|(address, weight)| {
-            known(&address, weight)
-                .unwrap_or_else(|| Arc::new(endpoint(&wanted.name, address, weight, registry, ourselves)))
+        .filter_map(|wanted| Some((written_down(&wanted.target)?, wanted)))
+        .map(|(address, one)| {
+            known(&address, one).unwrap_or_else(|| {
+                let made = endpoint(&wanted.name, address, one.weight, registry, ourselves);
+                Arc::new(Endpoint { placement: one.placement.clone(), ..made })
+            })
         })
         .collect();
     if let Some(old) = old.filter(|old| old.names == names) {
@@ -91,7 +135,14 @@ pub(super) fn cluster(
     }
     Cluster {
         name: Arc::from(wanted.name.as_str()),
-        endpoints: Arc::new(EndpointSet { endpoints }),
+        endpoints: Arc::new(EndpointSet::new(endpoints, wanted.balance, old.map(|old| &*old.endpoints))),
+        policy: Arc::new(wanted.policy.clone()),
+        placements: wanted
+            .endpoints
+            .iter()
+            .filter(|endpoint| matches!(endpoint.target, model::EndpointTarget::Name(..)))
+            .map(|endpoint| endpoint.placement.clone())
+            .collect(),
         names,
         balance: wanted.balance,
         connect_timeout: wanted.connect_timeout,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClusterTls, Http2, Protocol, ProxyProtocol};
+use super::{ClusterPolicy, ClusterTls, Http2, Placement, Protocol, ProxyProtocol};
 
 /// How an endpoint is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,12 @@ pub enum BalanceKind {
     LeastRequest,
     /// At random, by weight.
     Random,
+    /// Of two random ones, the one whose answer is expected first.
+    PeakEwma,
+    /// By a value, on a ring.
+    RingHash,
+    /// By a value, from a table.
+    Maglev,
 }
 
 /// How a captured connection's destination becomes an endpoint.
@@ -56,6 +62,8 @@ pub struct Endpoint {
     pub target: EndpointTarget,
     /// Its weight among the others.
     pub weight: u32,
+    /// Where it stands among them.
+    pub placement: Placement,
 }
 
 /// An address, or a name to be resolved.
@@ -100,6 +108,8 @@ pub struct Cluster {
     pub protocol: Protocol,
     /// How HTTP/2 is spoken to them.
     pub http2: Http2,
+    /// How its endpoints are chosen, judged and checked.
+    pub policy: ClusterPolicy,
 }
 
 impl Default for Cluster {
@@ -120,6 +130,7 @@ impl Default for Cluster {
             tls: None,
             protocol: Protocol::Http1,
             http2: Http2::default(),
+            policy: ClusterPolicy::default(),
         }
     }
 }

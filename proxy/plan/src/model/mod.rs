@@ -5,6 +5,7 @@ mod cluster;
 mod filter;
 mod http2;
 mod listener;
+mod policy;
 mod route;
 mod tls;
 
@@ -17,6 +18,7 @@ pub use cluster::{Address, BalanceKind, Cluster, Endpoint, EndpointTarget, Origi
 pub use filter::{Cors, FieldEdits, Filters, Mirror};
 pub use http2::{Http2, MAX_WINDOW, Protocol};
 pub use listener::{ClientCert, Destination, Http, Layer, Listener, ProxyProtocol, RequestId};
+pub use policy::{ClusterPolicy, Placement, Probe, ProbeKind};
 pub use route::{
     Action, FieldMatch, HashOn, PathMatch, PathRewrite, Redirect, Respond, RetryOn, Route, Target, ValueMatch,
 };

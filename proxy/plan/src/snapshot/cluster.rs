@@ -8,7 +8,11 @@ use std::time::Duration;
 
 use onehop_meter::{ClusterMeters, EndpointMeters, PerCore, Registry};
 
-use crate::model::{Address, BalanceKind, EndpointTarget, Http2, Original, Protocol, ProxyProtocol};
+use crate::balance::HashTable;
+use crate::model::{
+    Address, BalanceKind, ClusterPolicy, EndpointTarget, Http2, Original, Placement, Protocol, ProxyProtocol,
+};
+use crate::outlier::{DRAINED, Vitals};
 use crate::tls::ClientTls;
 
 /// Bounds of the connection pools.
@@ -60,6 +64,10 @@ pub struct Cluster {
     pub protocol: Protocol,
     /// How HTTP/2 is spoken to them.
     pub http2: Http2,
+    /// How its endpoints are chosen, judged and checked.
+    pub policy: Arc<ClusterPolicy>,
+    /// Where those stand that its names are resolved into, in the names' order.
+    pub(crate) placements: Vec<Placement>,
     /// Its meters.
     pub meters: Arc<PerCore<ClusterMeters>>,
 }
@@ -68,6 +76,23 @@ pub struct Cluster {
 pub struct EndpointSet {
     /// In order; the index is what balancers choose.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// For choices by a value.
+    pub table: Option<Arc<HashTable>>,
+}
+
+impl EndpointSet {
+    /// With the table that the kind of balancing needs; the previous set's where nothing has changed for it.
+    pub(crate) fn new(endpoints: Vec<Arc<Endpoint>>, balance: BalanceKind, old: Option<&EndpointSet>) -> EndpointSet {
+        let kept = old.filter(|old| {
+            let alike = |(one, other): (&Arc<Endpoint>, &Arc<Endpoint>)| Arc::ptr_eq(one, other);
+            old.endpoints.len() == endpoints.len() && old.endpoints.iter().zip(&endpoints).all(alike)
+        });
+        let table = match kept.and_then(|old| old.table.clone()) {
+            Some(table) if table.serves(balance) => Some(table),
+            _ => HashTable::build(balance, endpoints.iter().map(|endpoint| &**endpoint)).map(Arc::new),
+        };
+        EndpointSet { endpoints, table }
+    }
 }
 
 /// One endpoint. Its identity is the cluster and the address.
@@ -80,6 +105,10 @@ pub struct Endpoint {
     pub is_ourselves: bool,
     /// Health bits that every core reads; zero is healthy.
     pub health: AtomicU32,
+    /// Where it stands among the others.
+    pub placement: Placement,
+    /// What requests experienced with it.
+    pub vitals: Vitals,
     /// Its meters.
     pub meters: Arc<PerCore<EndpointMeters>>,
 }
@@ -87,17 +116,27 @@ pub struct Endpoint {
 impl Endpoint {
     /// One that appears while a core runs.
     pub fn at_run_time(address: Address, meters: Arc<PerCore<EndpointMeters>>) -> Endpoint {
-        Endpoint { address, weight: 1, is_ourselves: false, health: AtomicU32::new(0), meters }
+        Endpoint {
+            address,
+            weight: 1,
+            is_ourselves: false,
+            health: AtomicU32::new(0),
+            placement: Placement::default(),
+            vitals: Vitals::default(),
+            meters,
+        }
     }
 }
-
-/// Drained by hand.
-pub const DRAINED: u32 = 1;
 
 impl Endpoint {
     /// Whether requests may go there.
     pub fn is_usable(&self) -> bool {
         self.health.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether requests may go there when hardly any endpoint is healthy: whatever is known, except by hand.
+    pub fn may_panic(&self) -> bool {
+        self.health.load(Ordering::Relaxed) & DRAINED == 0
     }
 }
 
@@ -107,37 +146,47 @@ impl Cluster {
         resolved: &HashMap<String, Vec<std::net::IpAddr>>,
         registry: &Registry,
         ourselves: impl Fn(&SocketAddr) -> bool,
+        now: u64,
     ) -> Cluster {
-        let mut targets: Vec<(Address, u32)> = Vec::new();
-        let named: Vec<SocketAddr> = self
-            .names
-            .iter()
-            .flat_map(|(name, port, _)| resolved.get(name).into_iter().flatten().map(|ip| SocketAddr::new(*ip, *port)))
-            .collect();
+        let mut targets: Vec<(Address, u32, Placement)> = Vec::new();
+        let named = self.names.iter().zip(&self.placements).flat_map(|((name, port, weight), placement)| {
+            let found = resolved.get(name).into_iter().flatten();
+            found.map(move |ip| (SocketAddr::new(*ip, *port), *weight, placement))
+        });
         for endpoint in &self.endpoints.endpoints {
             let is_static = !self.is_resolved(&endpoint.address);
             if is_static {
-                targets.push((endpoint.address.clone(), endpoint.weight));
+                targets.push((endpoint.address.clone(), endpoint.weight, endpoint.placement.clone()));
             }
         }
-        let weight = self.names.first().map_or(1, |(_, _, weight)| *weight);
-        for address in named {
-            if !targets.iter().any(|(known, _)| *known == Address::Tcp(address)) {
-                targets.push((Address::Tcp(address), weight));
+        for (address, weight, placement) in named {
+            if !targets.iter().any(|(known, ..)| *known == Address::Tcp(address)) {
+                targets.push((Address::Tcp(address), weight, placement.clone()));
             }
         }
         let endpoints = targets
             .into_iter()
-            .map(|(address, weight)| {
+            .map(|(address, weight, placement)| {
                 // What is known of an address stays with it, whatever order the names came in.
                 let known =
-                    self.endpoints.endpoints.iter().find(|known| known.address == address && known.weight == weight);
-                known.cloned().unwrap_or_else(|| Arc::new(endpoint(&self.name, address, weight, registry, &ourselves)))
+                    self.endpoints.endpoints.iter().find(|known| {
+                        known.address == address && known.weight == weight && known.placement == placement
+                    });
+                known.cloned().unwrap_or_else(|| {
+                    let new = Endpoint { placement, ..endpoint(&self.name, address, weight, registry, &ourselves) };
+                    // The first ones serve with the cluster, the later ones begin slowly.
+                    if !self.endpoints.endpoints.is_empty() {
+                        new.vitals.begins(now);
+                    }
+                    Arc::new(new)
+                })
             })
             .collect();
         Cluster {
             name: self.name.clone(),
-            endpoints: Arc::new(EndpointSet { endpoints }),
+            endpoints: Arc::new(EndpointSet::new(endpoints, self.balance, Some(&self.endpoints))),
+            policy: self.policy.clone(),
+            placements: self.placements.clone(),
             names: self.names.clone(),
             balance: self.balance,
             connect_timeout: self.connect_timeout,
@@ -173,6 +222,8 @@ pub(crate) fn endpoint(
         weight,
         is_ourselves: matches!(&address, Address::Tcp(address) if address.port() != 0 && ourselves(address)),
         health: AtomicU32::new(0),
+        placement: Placement::default(),
+        vitals: Vitals::default(),
         meters: registry.endpoint(cluster, &address.to_string()),
         address,
     }

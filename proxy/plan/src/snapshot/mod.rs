@@ -14,7 +14,7 @@ use onehop_meter::Registry;
 use crate::compile::Problem;
 use crate::identity::SpiffeId;
 use crate::model::AccessLog;
-pub use cluster::{Cluster, ConnectionLimits, DRAINED, Endpoint, EndpointSet, Pool};
+pub use cluster::{Cluster, ConnectionLimits, Endpoint, EndpointSet, Pool};
 pub(crate) use cluster::{endpoint, written_down};
 pub use listener::{HttpPolicy, Listener, TcpPolicy};
 pub use route::{ClusterRef, Mirror, Retry, Route, Split};
@@ -57,6 +57,7 @@ impl Snapshot {
         resolved: &HashMap<String, Vec<std::net::IpAddr>>,
         registry: &Registry,
         generation: u64,
+        now: u64,
     ) -> Snapshot {
         let ourselves = |address: &SocketAddr| self.listeners.iter().any(|listener| listener.address == *address);
         let clusters = self
@@ -66,7 +67,7 @@ impl Snapshot {
                 if cluster.names.is_empty() {
                     cluster.clone()
                 } else {
-                    Arc::new(cluster.resolve(resolved, registry, ourselves))
+                    Arc::new(cluster.resolve(resolved, registry, ourselves, now))
                 }
             })
             .collect();

@@ -5,8 +5,9 @@ use std::task::Poll;
 
 use onehop_meter::ledger::{Ledger, State, Step as Mark};
 use onehop_meter::names::Reason;
-use onehop_net::clock;
+use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
+use onehop_plan::outlier::Event;
 use onehop_wire::http1::{BodyLength, encode_response};
 
 use super::attempt::{Answer, Attempt, Failure};
@@ -20,9 +21,30 @@ use super::{Outcome, upgrade_allowed};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward::{self, Framed};
 use crate::http2::{grpc, message};
-use crate::upstream::Lease;
+use crate::upstream::{EndpointState, Lease, outlier};
 
 impl Attempt<'_> {
+    /// Books what the try experienced with its endpoint.
+    pub(super) fn report(
+        &self,
+        endpoint: &EndpointState,
+        answered: &Result<Answer, Failure>,
+        asked: Nanos,
+        now: Nanos,
+    ) {
+        let (event, latency) = match answered {
+            Ok(answer) => match answer.head().status {
+                502..=504 => (Event::GatewayError, now.saturating_sub(asked)),
+                500.. => (Event::ServerError, now.saturating_sub(asked)),
+                _ => (Event::Success, now.saturating_sub(asked)),
+            },
+            // A connection that died while it idled says nothing about its endpoint.
+            Err(failure) if failure.fault.side == Side::Upstream && !failure.stale => (Event::GatewayError, 0),
+            Err(_) => return,
+        };
+        outlier::report(self.cluster, endpoint, event, latency, now);
+    }
+
     /// What the route changes in the heads.
     pub(super) fn changed(&self) -> forward::Changed<'_> {
         forward::changed(self.changes, self.route)

@@ -27,7 +27,7 @@ use crate::fault::{Fault, Side, Step};
 use crate::http1::forward;
 use crate::http2::{self, message};
 use crate::shard::Shard;
-use crate::upstream::{ClusterState, Conn, Lease, Wanted, lease};
+use crate::upstream::{ClusterState, Conn, Lease, Sought, Wanted, lease};
 
 /// A client whose end of the connection is closed may only have half-closed it: the answer gets this long to come.
 const HALF_CLOSED_GRACE_NS: u64 = 1_000_000_000;
@@ -53,6 +53,8 @@ pub struct Attempt<'a> {
     pub held: Option<&'a Bytes>,
     /// What the route changes in the heads.
     pub changes: Option<&'a Changes>,
+    /// The hash that the cluster chooses by.
+    pub hash: Option<u64>,
 }
 
 /// A try that failed before any byte of a final response went to the client.
@@ -126,7 +128,8 @@ impl Attempt<'_> {
     ) -> Result<Answer, Failure> {
         let asked = ledger.latest();
         ledger.enter(State::UpstreamWait, asked);
-        let leased = lease(self.cluster, self.wanted, self.request.origin.destination, avoid, asked).await;
+        let sought = Sought { destination: self.request.origin.destination, hash: self.hash };
+        let leased = lease(self.cluster, self.wanted, sought, avoid, asked).await;
         // A pooled connection was not waited for.
         let now = if leased.as_ref().is_ok_and(|lease| lease.reused) { asked } else { clock::now() };
         ledger.enter(State::Hop, now);
@@ -139,6 +142,7 @@ impl Attempt<'_> {
             outcome.endpoint = Some(endpoint.endpoint.borrow().address.to_string());
         }
         let answered = self.send(client, lease, ledger, outcome).await;
+        self.report(&endpoint, &answered, now, ledger.latest());
         if let Err(failure) = &answered
             && failure.fault.side == Side::Upstream
         {

@@ -11,7 +11,7 @@ mod local;
 pub mod pour;
 pub mod reader;
 mod response;
-mod routing;
+pub mod routing;
 
 pub use leg::Leg;
 pub use response::Response;
@@ -228,13 +228,14 @@ async fn attempts(
 ) {
     let idempotent = request.head.method.is_idempotent();
     let mut wanted = if idempotent { Wanted::Any } else { Wanted::Fresh };
+    let hash = cluster.cluster.borrow().policy.hash_on.as_ref().and_then(|on| routing::hash(request, on));
     let mut avoid = Vec::new();
     let mut repeated = false;
     // This request's place in the retry budget, from its first retry to its end.
     let mut held = None;
     loop {
         outcome.attempts += 1;
-        let attempt = Attempt { shard, request, route, cluster, wanted, held: None, changes };
+        let attempt = Attempt { shard, request, route, cluster, wanted, held: None, changes, hash };
         let Err(failure) = attempt.run(client, &mut avoid, ledger, outcome).await else {
             return;
         };

@@ -76,15 +76,21 @@ pub fn hash(request: &Request<'_>, on: &HashOn) -> Option<u64> {
         HashOn::Query(name) => {
             query_value(request.head.query.of(request.bytes), name.as_bytes()).map(|value| hash_of(&value))
         }
-        HashOn::Source => Some(match client(request) {
-            IpAddr::V4(ip) => hash_of(&ip.octets()),
-            IpAddr::V6(ip) => hash_of(&ip.octets()),
-        }),
+        HashOn::Source => Some(hash_ip(client(request))),
         HashOn::Path => Some(hash_of(request.head.path.of(request.bytes))),
         HashOn::Identity => {
             let peer = request.origin.secure.as_deref().and_then(|secured| secured.peer.as_ref());
             peer.and_then(|peer| peer.id.as_ref()).map(|id| hash_of(id.as_str().as_bytes()))
         }
+    }
+}
+
+/// The hash of an address.
+pub fn hash_ip(ip: IpAddr) -> u64 {
+    use onehop_plan::balance::hash_of;
+    match ip {
+        IpAddr::V4(ip) => hash_of(&ip.octets()),
+        IpAddr::V6(ip) => hash_of(&ip.octets()),
     }
 }
 

@@ -14,6 +14,8 @@ use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline;
 use onehop_net::stream::{Either, first};
 use onehop_plan::Protocol;
+use onehop_plan::balance::Ask;
+use onehop_plan::outlier::Event;
 
 use super::mux::{self, Ride};
 use super::pool::Pooled;
@@ -23,8 +25,6 @@ use crate::fault::{Fault, Side, Step};
 use crate::http2::Channel;
 use crate::secure;
 
-/// Waiting for a free connection is bounded in number, as it is in time (the connect timeout).
-const MAX_WAITERS: usize = 16_384;
 /// A request that must not be repeated rides only a connection that was in use this recently.
 const FRESH_NS: u64 = 1_000_000_000;
 
@@ -39,6 +39,15 @@ pub enum Wanted {
     New,
     /// A new one that carries bytes, whatever HTTP version the cluster speaks.
     Bytes,
+}
+
+/// What decides on the endpoint beside the cluster's balancing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sought {
+    /// Where a captured connection was meant to go.
+    pub destination: Option<SocketAddr>,
+    /// The hash of the value that the cluster chooses by.
+    pub hash: Option<u64>,
 }
 
 /// A connection in use. Dropped without [`Lease::give_back`], it is closed and everything is counted down.
@@ -128,24 +137,24 @@ impl Lease {
     }
 }
 
-/// Leases a connection at `now`. `avoid` lists the endpoints, by address, that failed this request already; another one is
-/// preferred, the same one is used if it is alone.
+/// Leases a connection at `now`, of an endpoint chosen by `hash` where the cluster chooses by values. `avoid` lists the
+/// endpoints that failed this request already; another one is preferred, the same one is used if it is alone.
 ///
 /// # Errors
 /// A fault of step `Lease`; those where no byte was sent are retryable.
 pub async fn lease(
     cluster: &Rc<ClusterState>,
     wanted: Wanted,
-    destination: Option<SocketAddr>,
+    sought: Sought,
     avoid: &mut Vec<usize>,
     now: Nanos,
 ) -> Result<Lease, Fault> {
     let mut waited = false;
     loop {
         let (index, endpoint) = if cluster.cluster.borrow().original.is_some() {
-            (usize::MAX, cluster.original_endpoint(destination, now)?)
+            (usize::MAX, cluster.original_endpoint(sought.destination, now)?)
         } else {
-            let index = pick(cluster, avoid)?;
+            let index = pick(cluster, sought.hash, avoid, now)?;
             (index, cluster.endpoints.borrow()[index].clone())
         };
         if wanted != Wanted::Bytes && cluster.cluster.borrow().protocol == Protocol::Http2 {
@@ -174,14 +183,16 @@ pub async fn lease(
     }
 }
 
-fn pick(cluster: &ClusterState, avoid: &[usize]) -> Result<usize, Fault> {
+fn pick(cluster: &ClusterState, hash: Option<u64>, avoid: &[usize], now: Nanos) -> Result<usize, Fault> {
     let config = cluster.cluster.borrow();
     let endpoints = cluster.endpoints.borrow();
     let load = |index: usize| endpoints.get(index).map_or(0, |endpoint| endpoint.active.get());
+    let latency = |index: usize| endpoints.get(index).and_then(|endpoint| endpoint.latency.get().expected(now));
     let mut balancer = cluster.balancer.borrow_mut();
-    let picked = balancer.pick(&config.endpoints, &load, avoid);
+    let ask = Ask { load: &load, latency: &latency, avoid, hash, now };
+    let picked = balancer.pick(&config, &ask);
     picked
-        .or_else(|| balancer.pick(&config.endpoints, &load, &[]))
+        .or_else(|| balancer.pick(&config, &Ask { avoid: &[], ..ask }))
         .filter(|index| *index < endpoints.len())
         .ok_or(Fault::new(Side::Proxy, Step::Lease, Reason::NoEndpoint))
 }
@@ -248,6 +259,7 @@ async fn open(cluster: &ClusterState, endpoint: &EndpointState, timeout_ns: u64)
         Err(error) => {
             meters.connect_failures.add(1);
             peer.meters.core(cluster.core).connect_failures.add(1);
+            super::outlier::report(cluster, endpoint, Event::ConnectFailure, 0, clock::now());
             let reason = match error.kind() {
                 io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,
                 io::ErrorKind::TimedOut => Reason::ConnectTimeout,
@@ -323,7 +335,7 @@ impl Drop for InLine<'_> {
 }
 
 async fn wait_in_line(cluster: &ClusterState, timeout_ns: u64) -> Result<(), Fault> {
-    if cluster.waiters.borrow().len() >= MAX_WAITERS {
+    if cluster.waiters.borrow().len() >= cluster.cluster.borrow().policy.queue as usize {
         return Err(Fault::new(Side::Proxy, Step::Lease, Reason::Overflow));
     }
     let waiter = Rc::new(Waiter { waker: RefCell::new(None), granted: Cell::new(false) });

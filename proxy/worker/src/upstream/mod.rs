@@ -4,6 +4,7 @@
 mod lease;
 mod mux;
 mod original;
+pub mod outlier;
 mod pool;
 
 use std::cell::{Cell, RefCell};
@@ -14,10 +15,11 @@ use std::task::Waker;
 use std::time::Duration;
 
 use onehop_net::clock::Nanos;
-use onehop_plan::balance::Balancer;
+use onehop_plan::BalanceKind;
+use onehop_plan::balance::{Balancer, Ewma};
 use onehop_plan::{Address, Cluster, Endpoint};
 
-pub use lease::{Conn, Lease, Wanted, lease};
+pub use lease::{Conn, Lease, Sought, Wanted, lease};
 use mux::Muxes;
 pub use pool::{Bounds, Pool};
 
@@ -32,6 +34,8 @@ pub struct EndpointState {
     pub active: Cell<u32>,
     /// Open connections, busy and idle.
     pub connections: Cell<u32>,
+    /// Latency as this core sees it.
+    pub latency: Cell<Ewma>,
     /// No longer configured: what is given back is closed.
     retired: Cell<bool>,
 }
@@ -60,6 +64,8 @@ pub struct ClusterState {
     pub active: Cell<u32>,
     connections: Cell<u32>,
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    /// Whether what requests experience is of interest.
+    watches: Cell<bool>,
     /// Retries under way, against the budget.
     retrying: Cell<u32>,
     core: usize,
@@ -86,6 +92,7 @@ impl ClusterState {
             active: Cell::new(0),
             connections: Cell::new(0),
             waiters: RefCell::new(VecDeque::new()),
+            watches: Cell::new(false),
             retrying: Cell::new(0),
             core,
             cores,
@@ -111,6 +118,7 @@ impl ClusterState {
                     muxes: Muxes::default(),
                     active: Cell::new(0),
                     connections: Cell::new(0),
+                    latency: Cell::default(),
                     retired: Cell::new(false),
                 }),
             };
@@ -129,6 +137,7 @@ impl ClusterState {
         if self.cluster.borrow().balance != cluster.balance {
             *self.balancer.borrow_mut() = Balancer::new(cluster.balance, self.core, self.cores, seed);
         }
+        self.watches.set(cluster.policy.outlier.is_some() || cluster.balance == BalanceKind::PeakEwma);
         *self.cluster.borrow_mut() = cluster;
     }
 
@@ -173,7 +182,8 @@ impl ClusterState {
     /// A place in the retry budget: retries under way, waiting ones included, are at most 20 % of the requests in
     /// flight, but at least three (Envoy's figures).
     pub fn may_retry(self: &Rc<Self>) -> Option<Retrying> {
-        let budget = (self.active.get() / 5).max(3);
+        let percent = u64::from(self.cluster.borrow().policy.retry_percent);
+        let budget = ((u64::from(self.active.get()) * percent / 100) as u32).max(3);
         if self.retrying.get() >= budget {
             return None;
         }

@@ -58,6 +58,7 @@ impl ClusterState {
             muxes: Muxes::default(),
             active: Cell::new(0),
             connections: Cell::new(0),
+            latency: Cell::default(),
             retired: Cell::new(false),
         });
         table.insert(address, (state.clone(), Cell::new(now)));

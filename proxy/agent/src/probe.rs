@@ -1,0 +1,265 @@
+//! Health that the agent looks after: active checks, and what passive ejection needs now and then (endpoints that come
+//! back, those that stand out over an interval). What it finds is one word per endpoint, which every core reads.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use onehop_meter::Registry;
+use onehop_net::clock;
+use onehop_plan::model::{Probe, ProbeKind};
+use onehop_plan::outlier::{EJECTED, UNHEALTHY, Window, stand_out};
+use onehop_plan::{Address, Cluster, Endpoint, Snapshot};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// Checks under way at once; the rest waits its turn.
+const MAX_UNDER_WAY: usize = 256;
+/// Bytes of an answer that are looked at: its status line.
+const ANSWER_BYTES: usize = 256;
+
+/// An endpoint is its cluster and its address.
+type Key = (Arc<str>, Address);
+
+struct Checked {
+    due: Instant,
+    under_way: bool,
+    successes: u32,
+    failures: u32,
+    /// What the last check found, for `/clusters`.
+    last: Option<String>,
+}
+
+/// The agent's knowledge of endpoints.
+pub struct Health {
+    checked: HashMap<Key, Checked>,
+    windows: HashMap<Arc<str>, (Instant, Vec<(Address, Window)>)>,
+    results: (UnboundedSender<(Key, Result<(), String>)>, UnboundedReceiver<(Key, Result<(), String>)>),
+    under_way: usize,
+    seed: u64,
+}
+
+impl Health {
+    /// Nothing is known.
+    pub fn new() -> Health {
+        Health {
+            checked: HashMap::new(),
+            windows: HashMap::new(),
+            results: unbounded_channel(),
+            under_way: 0,
+            seed: 0x9e37_79b9_7f4a_7c15,
+        }
+    }
+
+    /// What the last check of an endpoint failed by.
+    pub fn last_failure(&self, cluster: &Arc<str>, address: &Address) -> Option<&str> {
+        self.checked.get(&(cluster.clone(), address.clone()))?.last.as_deref()
+    }
+
+    /// Called several times a second.
+    pub fn tick(&mut self, snapshot: &Snapshot, registry: &Registry) {
+        let now = Instant::now();
+        self.take_results(snapshot, registry);
+        let watched = |cluster: &&Arc<Cluster>| cluster.policy.probe.is_some() || cluster.policy.outlier.is_some();
+        for cluster in snapshot.clusters.iter().filter(watched) {
+            if let Some(probe) = &cluster.policy.probe {
+                for endpoint in &cluster.endpoints.endpoints {
+                    self.check(cluster, endpoint, probe, now);
+                }
+            }
+            if let Some(outlier) = &cluster.policy.outlier {
+                for endpoint in &cluster.endpoints.endpoints {
+                    endpoint.vitals.review(&endpoint.health, clock::now(), outlier.interval);
+                }
+                self.compare(cluster, now);
+            }
+        }
+        // What is gone is forgotten, so that a name that flaps does not fill the memory.
+        let known = |key: &Key| {
+            snapshot.clusters.iter().any(|cluster| {
+                cluster.name == key.0
+                    && cluster.policy.probe.is_some()
+                    && cluster.endpoints.endpoints.iter().any(|endpoint| endpoint.address == key.1)
+            })
+        };
+        if self.checked.len() > snapshot.clusters.iter().map(|cluster| cluster.endpoints.endpoints.len()).sum() {
+            self.checked.retain(|key, _| known(key));
+        }
+    }
+
+    fn random(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.seed >> 11
+    }
+
+    fn jittered(&mut self, interval: Duration) -> Duration {
+        let share = (self.random() % 2000) as f64 / 10_000.0 - 0.1;
+        interval.mul_f64(1.0 + share)
+    }
+
+    fn check(&mut self, cluster: &Arc<Cluster>, endpoint: &Arc<Endpoint>, probe: &Probe, now: Instant) {
+        let key = (cluster.name.clone(), endpoint.address.clone());
+        if !self.checked.contains_key(&key) {
+            // The first checks are spread over an interval, but soon.
+            let first = self.jittered(probe.interval / 10);
+            let new = Checked { due: now + first, under_way: false, successes: 0, failures: 0, last: None };
+            self.checked.insert(key.clone(), new);
+        }
+        let next = self.jittered(probe.interval);
+        if self.under_way >= MAX_UNDER_WAY {
+            return;
+        }
+        let Some(checked) = self.checked.get_mut(&key).filter(|checked| !checked.under_way && checked.due <= now)
+        else {
+            return;
+        };
+        checked.under_way = true;
+        checked.due = now + next;
+        self.under_way += 1;
+        let (probe, sender) = (probe.clone(), self.results.0.clone());
+        tokio::spawn(async move {
+            let checked = tokio::time::timeout(probe.timeout, ask(&key.1, &probe)).await;
+            let result = checked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            // The receiver lives as long as the agent.
+            let _ = sender.send((key, result));
+        });
+    }
+
+    fn take_results(&mut self, snapshot: &Snapshot, registry: &Registry) {
+        while let Ok((key, result)) = self.results.1.try_recv() {
+            self.under_way = self.under_way.saturating_sub(1);
+            let Some(cluster) = snapshot.clusters.iter().find(|cluster| cluster.name == key.0) else { continue };
+            let endpoint = cluster.endpoints.endpoints.iter().find(|endpoint| endpoint.address == key.1);
+            let (Some(endpoint), Some(probe)) = (endpoint, &cluster.policy.probe) else { continue };
+            let Some(checked) = self.checked.get_mut(&key) else { continue };
+            checked.under_way = false;
+            let is_out = endpoint.health.load(Relaxed) & UNHEALTHY != 0;
+            match result {
+                Ok(()) => {
+                    (checked.failures, checked.last) = (0, None);
+                    checked.successes = checked.successes.saturating_add(1);
+                    if is_out && checked.successes >= probe.healthy {
+                        endpoint.vitals.begins(clock::now());
+                        endpoint.health.fetch_and(!UNHEALTHY, Relaxed);
+                        eprintln!("onehop: cluster {}: {} is healthy again", key.0, key.1);
+                    }
+                }
+                Err(why) => {
+                    registry.add("onehop_health_check_failures_total", "Active checks that failed.", 1.0);
+                    checked.successes = 0;
+                    checked.failures = checked.failures.saturating_add(1);
+                    if !is_out && checked.failures >= probe.unhealthy {
+                        endpoint.health.fetch_or(UNHEALTHY, Relaxed);
+                        eprintln!("onehop: cluster {}: {} is unhealthy: {why}", key.0, key.1);
+                    }
+                    checked.last = Some(why);
+                }
+            }
+            registry.add("onehop_health_checks_total", "Active checks made.", 1.0);
+        }
+    }
+
+    /// Ejects the endpoints that stand out over an interval.
+    fn compare(&mut self, cluster: &Arc<Cluster>, now: Instant) {
+        let Some(policy) = cluster
+            .policy
+            .outlier
+            .as_ref()
+            .filter(|policy| policy.success_rate.is_some() || policy.latency_factor.is_some())
+        else {
+            return;
+        };
+        let read = || {
+            let totals = cluster.endpoints.endpoints.iter().map(|endpoint| {
+                let meters = &endpoint.meters;
+                let window = Window {
+                    requests: meters.sum(|core| core.requests.get()),
+                    failures: meters.sum(|core| core.errors.get()),
+                    latency_ns: meters.sum(|core| core.latency_ns.get()),
+                };
+                (endpoint.address.clone(), window)
+            });
+            totals.collect::<Vec<_>>()
+        };
+        let Some((since, before)) = self.windows.get(&cluster.name) else {
+            self.windows.insert(cluster.name.clone(), (now, read()));
+            return;
+        };
+        if now.duration_since(*since) < policy.interval {
+            return;
+        }
+        let totals = read();
+        let windows: Vec<Window> = totals
+            .iter()
+            .map(|(address, total)| {
+                let old =
+                    before.iter().find(|(known, _)| known == address).map(|(_, window)| *window).unwrap_or_default();
+                Window {
+                    requests: total.requests.saturating_sub(old.requests),
+                    failures: total.failures.saturating_sub(old.failures),
+                    latency_ns: total.latency_ns.saturating_sub(old.latency_ns),
+                }
+            })
+            .collect();
+        self.windows.insert(cluster.name.clone(), (now, totals));
+        let endpoints = &cluster.endpoints.endpoints;
+        let allowed =
+            (endpoints.len() * policy.max_percent as usize / 100).max(1).min(endpoints.len().saturating_sub(1));
+        for (index, cause) in stand_out(policy, &windows) {
+            let ejected = endpoints.iter().filter(|endpoint| endpoint.health.load(Relaxed) & EJECTED != 0).count();
+            if ejected >= allowed {
+                return;
+            }
+            let random = self.random();
+            let endpoint = &endpoints[index];
+            if endpoint.vitals.eject(&endpoint.health, policy, cause, clock::now(), random) {
+                eprintln!("onehop: cluster {}: {} is ejected: {}", cluster.name, endpoint.address, cause.name());
+            }
+        }
+    }
+}
+
+/// One check.
+async fn ask(address: &Address, probe: &Probe) -> Result<(), String> {
+    match address {
+        Address::Tcp(address) => {
+            let to = SocketAddr::new(address.ip(), probe.port.unwrap_or(address.port()));
+            let stream = TcpStream::connect(to).await.map_err(|error| format!("connect: {error}"))?;
+            talk(stream, &to.to_string(), &probe.kind).await
+        }
+        Address::Unix(path) => {
+            let stream = UnixStream::connect(&**path).await.map_err(|error| format!("connect: {error}"))?;
+            talk(stream, "localhost", &probe.kind).await
+        }
+    }
+}
+
+async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: &str, kind: &ProbeKind) -> Result<(), String> {
+    let ProbeKind::Http { path, host: named } = kind else {
+        return Ok(());
+    };
+    let host = named.as_deref().unwrap_or(host);
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: onehop-health\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(|error| format!("send: {error}"))?;
+    let mut answer = Vec::new();
+    let mut chunk = [0; ANSWER_BYTES];
+    while !answer.contains(&b'\n') && answer.len() < ANSWER_BYTES {
+        match stream.read(&mut chunk).await {
+            Ok(0) => return Err("it closed without an answer".to_owned()),
+            Ok(count) => answer.extend_from_slice(&chunk[..count]),
+            Err(error) => return Err(format!("receive: {error}")),
+        }
+    }
+    let line = String::from_utf8_lossy(&answer);
+    let line = line.lines().next().unwrap_or("");
+    let status: Option<u16> = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
+    match status {
+        Some(200..400) => Ok(()),
+        Some(status) => Err(format!("it answered {status}")),
+        None => Err(format!("it answered no HTTP: {:?}", &line[..line.len().min(40)])),
+    }
+}

@@ -1,0 +1,113 @@
+//! How a cluster's endpoints are chosen, judged and checked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::HashOn;
+use crate::outlier::Outlier;
+
+/// Where an endpoint stands among the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Its zone.
+    pub zone: Option<Arc<str>>,
+    /// Its tier; the lowest is used while enough of it is healthy.
+    pub priority: u32,
+    /// Its labels, by which targets choose subsets.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What an active check does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// GET a path; a status below 400 is healthy.
+    Http {
+        /// The path.
+        path: String,
+        /// The host; the endpoint's address without it.
+        host: Option<String>,
+    },
+    /// Connect.
+    Tcp,
+}
+
+/// Active checks, made by the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What is done.
+    pub kind: ProbeKind,
+    /// How often; a tenth of it is jitter.
+    pub interval: Duration,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// Successes in a row that bring an endpoint back.
+    pub healthy: u32,
+    /// Failures in a row that take it out.
+    pub unhealthy: u32,
+    /// Another port than the endpoint's.
+    pub port: Option<u16>,
+}
+
+impl Default for Probe {
+    fn default() -> Probe {
+        Probe {
+            kind: ProbeKind::Tcp,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            healthy: 2,
+            unhealthy: 3,
+            port: None,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterPolicy {
+    /// What ring-hash and maglev choose by.
+    pub hash_on: Option<HashOn>,
+    /// The zone of this process: its endpoints come first.
+    pub zone: Option<String>,
+    /// Below this share of healthy endpoints, in percent, health is no longer looked at; zero: it always is.
+    pub panic_percent: u32,
+    /// A new endpoint takes its full share after this long.
+    pub slow_start: Option<Duration>,
+    /// Ejects endpoints that fail.
+    pub outlier: Option<Outlier>,
+    /// Active checks.
+    pub probe: Option<Probe>,
+    /// Retries under way, in percent of the requests in flight.
+    pub retry_percent: u32,
+    /// Requests that may wait for a connection on each core.
+    pub queue: u32,
+}
+
+impl Default for ClusterPolicy {
+    fn default() -> ClusterPolicy {
+        ClusterPolicy {
+            hash_on: None,
+            zone: None,
+            // Envoy's.
+            panic_percent: 50,
+            slow_start: None,
+            outlier: None,
+            probe: None,
+            // Envoy's and Linkerd's budgets.
+            retry_percent: 20,
+            queue: 16_384,
+        }
+    }
+}
+
+impl ClusterPolicy {
+    /// The share of its requests that an endpoint takes which began at `since`.
+    pub fn slow_start_share(&self, since: u64, now: u64) -> f64 {
+        let Some(window) = self.slow_start.filter(|_| since != 0) else {
+            return 1.0;
+        };
+        let passed = now.saturating_sub(since) as f64 / (window.as_nanos() as f64).max(1.0);
+        // A tenth at once, so that it is found out whether it serves at all.
+        passed.clamp(0.1, 1.0)
+    }
+}

@@ -1,0 +1,45 @@
+//! What requests experience, booked where every core sees it: an endpoint that fails is ejected for a while.
+
+use std::cell::Cell;
+
+use onehop_net::clock::Nanos;
+use onehop_plan::balance::Ewma;
+use onehop_plan::outlier::{EJECTED, Event};
+
+use super::{ClusterState, EndpointState};
+
+/// Books what a request experienced with an endpoint. `latency_ns` is the time to the response's head; zero: no answer.
+pub fn report(cluster: &ClusterState, endpoint: &EndpointState, event: Event, latency_ns: u64, now: Nanos) {
+    if !cluster.watches.get() {
+        return;
+    }
+    if latency_ns > 0 {
+        observe(&endpoint.latency, latency_ns, now);
+    }
+    let config = cluster.cluster.borrow();
+    let part = endpoint.endpoint.borrow();
+    let meters = part.meters.core(cluster.core);
+    meters.latency_ns.add(latency_ns);
+    if event != Event::Success {
+        meters.errors.add(1);
+    }
+    let Some(policy) = &config.policy.outlier else { return };
+    let Some(cause) = part.vitals.book(policy, event) else { return };
+    let endpoints = &config.endpoints.endpoints;
+    let is_ejected = |endpoint: &&std::sync::Arc<onehop_plan::Endpoint>| {
+        endpoint.health.load(std::sync::atomic::Ordering::Relaxed) & EJECTED != 0
+    };
+    let ejected = endpoints.iter().filter(is_ejected).count();
+    // One may always go; an only endpoint has nobody to take its place.
+    let allowed = (endpoints.len() * policy.max_percent as usize / 100).max(1).min(endpoints.len() - 1);
+    if ejected < allowed && part.vitals.eject(&part.health, policy, cause, now, now.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    {
+        config.meters.core(cluster.core).ejections.add(1);
+    }
+}
+
+fn observe(latency: &Cell<Ewma>, latency_ns: u64, now: Nanos) {
+    let mut value = latency.get();
+    value.observe(latency_ns, now);
+    latency.set(value);
+}

@@ -1,0 +1,174 @@
+//! Endpoints that fail are left alone for a while, whether requests or checks find out, and hands can take them out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use onehop_tests::{Client, Origin, Proxy, eventually};
+
+/// An origin whose answers to `/healthz` and to everything else can be turned bad.
+struct Sick {
+    origin: Origin,
+    is_sick: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+}
+
+fn origin() -> Sick {
+    let (is_sick, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (sick, count) = (is_sick.clone(), asked.clone());
+    let origin = Origin::start(move |connection| {
+        while let Some(head) = connection.head() {
+            if !head.starts_with("GET /healthz ") {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+            let status = if sick.load(Ordering::SeqCst) { "500 Bad" } else { "200 OK" };
+            connection.send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
+        }
+    });
+    Sick { origin, is_sick, asked }
+}
+
+fn start(origins: &[Sick], cluster: &str) -> Proxy {
+    let endpoints: Vec<String> = origins.iter().map(|sick| format!("\"{}\"", sick.origin.address())).collect();
+    Proxy::start(&format!(
+        "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"c\"\n[[cluster]]\nname = \"c\"\nendpoints = [{}]\n{cluster}\n",
+        endpoints.join(", ")
+    ))
+}
+
+fn state(proxy: &Proxy, sick: &Sick) -> (String, String) {
+    let (_, text) = proxy.admin("/clusters");
+    let clusters: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let address = sick.origin.address().to_string();
+    let endpoints = clusters[0]["endpoints"].as_array().expect("endpoints").clone();
+    let found = endpoints.into_iter().find(|endpoint| endpoint["address"] == address.as_str()).expect("it is there");
+    (found["state"].as_str().unwrap_or("").to_owned(), found["reason"].as_str().unwrap_or("").to_owned())
+}
+
+#[test]
+fn an_endpoint_that_fails_all_is_out_after_its_threshold_over_all_cores() {
+    let origins = [origin(), origin(), origin()];
+    origins[1].is_sick.store(true, Ordering::SeqCst);
+    let proxy = start(&origins, "outlier = { consecutive_5xx = 5, ejection = \"60s\" }");
+    // Many connections land on both cores.
+    let mut clients: Vec<Client> = (0..20).map(|_| proxy.connect("edge")).collect();
+    let mut failed = 0;
+    for _ in 0..10 {
+        for client in &mut clients {
+            failed += usize::from(client.get("/").status == 500);
+        }
+    }
+    // One request is in flight at a time: exactly the threshold fails.
+    assert_eq!(failed, 5);
+    assert_eq!(origins[1].asked.load(Ordering::SeqCst), 5);
+    assert_eq!(state(&proxy, &origins[1]), ("ejected".to_owned(), "consecutive-5xx".to_owned()));
+    assert_eq!(proxy.metric("onehop_cluster_ejections_total", ""), 1.0);
+    assert_eq!(state(&proxy, &origins[0]).0, "healthy");
+}
+
+#[test]
+fn an_ejected_endpoint_comes_back() {
+    let origins = [origin(), origin()];
+    origins[0].is_sick.store(true, Ordering::SeqCst);
+    let proxy = start(&origins, "outlier = { consecutive_5xx = 2, ejection = \"300ms\" }");
+    let mut client = proxy.connect("edge");
+    eventually("it is ejected", || {
+        client.get("/");
+        state(&proxy, &origins[0]).0 == "ejected"
+    });
+    origins[0].is_sick.store(false, Ordering::SeqCst);
+    let before = origins[0].asked.load(Ordering::SeqCst);
+    eventually("it serves again", || {
+        client.get("/");
+        origins[0].asked.load(Ordering::SeqCst) > before
+    });
+}
+
+#[test]
+fn never_more_than_the_allowed_share_is_ejected() {
+    let origins = [origin(), origin(), origin(), origin()];
+    origins.iter().for_each(|sick| sick.is_sick.store(true, Ordering::SeqCst));
+    let proxy = start(&origins, "outlier = { consecutive_5xx = 1, ejection = \"60s\", max_ejected = 50 }");
+    let mut client = proxy.connect("edge");
+    for _ in 0..40 {
+        assert_eq!(client.get("/").status, 500);
+    }
+    let ejected = origins.iter().filter(|sick| state(&proxy, sick).0 == "ejected").count();
+    assert_eq!(ejected, 2);
+}
+
+#[test]
+fn checks_take_an_endpoint_out_and_bring_it_back() {
+    let origins = [origin(), origin()];
+    origins[0].is_sick.store(true, Ordering::SeqCst);
+    let health = "health = { http = \"/healthz\", interval = \"50ms\", unhealthy = 2, healthy = 2 }";
+    let proxy = start(&origins, health);
+    eventually("it is unhealthy", || state(&proxy, &origins[0]).0 == "unhealthy");
+    assert_eq!(state(&proxy, &origins[0]).1, "it answered 500");
+    let before = origins[0].asked.load(Ordering::SeqCst);
+    let mut client = proxy.connect("edge");
+    for _ in 0..20 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert_eq!(origins[0].asked.load(Ordering::SeqCst), before, "an unhealthy endpoint was asked");
+    origins[0].is_sick.store(false, Ordering::SeqCst);
+    eventually("it serves again", || {
+        client.get("/");
+        origins[0].asked.load(Ordering::SeqCst) > before
+    });
+    assert!(proxy.metric("onehop_health_checks_total", "") > 3.0);
+}
+
+#[test]
+fn a_check_that_is_accepted_and_never_answered_fails() {
+    let silent = Origin::start(onehop_tests::Connection::wait_for_end);
+    let good = origin();
+    let proxy = Proxy::start(&format!(
+        "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"c\"\n[[cluster]]\nname = \"c\"\nendpoints = [\"{}\", \"{}\"]\nhealth = {{ http = \"/healthz\", interval = \"50ms\", timeout = \"100ms\", unhealthy = 1 }}\n",
+        silent.address(),
+        good.origin.address()
+    ));
+    eventually("it is unhealthy", || proxy.admin("/clusters").1.contains("no answer in time"));
+    let mut client = proxy.connect("edge");
+    for _ in 0..10 {
+        assert_eq!(client.get("/").status, 200);
+    }
+}
+
+#[test]
+fn priorities_fail_over_and_back() {
+    let origins = [origin(), origin()];
+    let proxy = Proxy::start(&format!(
+        "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"c\"\n[[cluster]]\nname = \"c\"\nendpoints = [\"{}\", {{ address = \"{}\", priority = 1 }}]\nhealth = {{ http = \"/healthz\", interval = \"50ms\", unhealthy = 1, healthy = 1 }}\n",
+        origins[0].origin.address(),
+        origins[1].origin.address()
+    ));
+    let asked = |at: usize| origins[at].asked.load(Ordering::SeqCst);
+    let mut client = proxy.connect("edge");
+    for _ in 0..20 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert_eq!((asked(0), asked(1)), (20, 0));
+    origins[0].is_sick.store(true, Ordering::SeqCst);
+    eventually("the second tier serves", || client.get("/").status == 200 && asked(1) > 0);
+    origins[0].is_sick.store(false, Ordering::SeqCst);
+    let before = asked(0);
+    eventually("the first tier serves again", || client.get("/").status == 200 && asked(0) > before);
+}
+
+#[test]
+fn a_value_stays_with_its_endpoint() {
+    let origins = [origin(), origin(), origin()];
+    for balance in ["maglev", "ring-hash"] {
+        let proxy = start(&origins, &format!("balance = \"{balance}\"\nhash_on = {{ header = \"x-user\" }}"));
+        for user in 0..10 {
+            let before: Vec<usize> = origins.iter().map(|sick| sick.asked.load(Ordering::SeqCst)).collect();
+            for _ in 0..6 {
+                let mut client = proxy.connect("edge");
+                client.ask(format!("GET / HTTP/1.1\r\nHost: a\r\nX-User: {user}\r\n\r\n"));
+            }
+            let moved =
+                origins.iter().zip(before).filter(|(sick, old)| sick.asked.load(Ordering::SeqCst) > *old).count();
+            assert_eq!(moved, 1, "{balance}: user {user} was sent to {moved} endpoints");
+        }
+    }
+}

@@ -24,6 +24,11 @@ const ANSWER_BYTES: usize = 256;
 /// An endpoint is its cluster and its address.
 type Key = (Arc<str>, Address);
 
+/// What a check found.
+type Found = (Key, Result<(), String>);
+/// When an interval began, and what the endpoints' meters said then.
+type Interval = (Instant, Vec<(Address, Window)>);
+
 struct Checked {
     due: Instant,
     under_way: bool,
@@ -36,8 +41,8 @@ struct Checked {
 /// The agent's knowledge of endpoints.
 pub struct Health {
     checked: HashMap<Key, Checked>,
-    windows: HashMap<Arc<str>, (Instant, Vec<(Address, Window)>)>,
-    results: (UnboundedSender<(Key, Result<(), String>)>, UnboundedReceiver<(Key, Result<(), String>)>),
+    windows: HashMap<Arc<str>, Interval>,
+    results: (UnboundedSender<Found>, UnboundedReceiver<Found>),
     under_way: usize,
     seed: u64,
 }

@@ -166,7 +166,7 @@ impl Vitals {
         }
         let times = self.ejections.fetch_add(1, Relaxed).min(20);
         let base = policy.base.saturating_mul(1 << times).min(policy.longest).as_nanos() as u64;
-        let jitter = (u128::from(random) * u128::from(base / 10) >> 64) as u64;
+        let jitter = ((u128::from(random) * u128::from(base / 10)) >> 64) as u64;
         self.ejected_until.store(now.saturating_add(base).saturating_add(jitter), Relaxed);
         self.cause.store(cause as u32, Relaxed);
         true

@@ -47,7 +47,6 @@ const ENDPOINT: &[Key] = &[
     key("weight", Number, "Its weight among the others."),
     key("zone", Text, "Its zone."),
     key("priority", Number, "Its tier: a lower one is used while enough of it is healthy."),
-    key("labels", Map, "Labels by which targets choose subsets."),
 ];
 
 const OUTLIER: &[Key] = &[

@@ -30,7 +30,6 @@ pub const ROUTE: &[Key] = &[
     key("request_headers", Table(EDITS), "Changes of the request's header fields."),
     key("response_headers", Table(EDITS), "Changes of the response's header fields."),
     key("cors", Table(CORS), "Cross-origin requests."),
-    key("mirror", Table(MIRROR), "A copy of some requests to another cluster; its answers are thrown away."),
     key("timeout", OptionalDuration, "Until the response head is here; \"off\": for ever."),
     key("retry", Table(RETRY), "When a failed attempt is repeated."),
     key("upgrade", Texts, "Protocols that may be upgraded to; [\"websocket\"] without it."),
@@ -98,11 +97,6 @@ const CORS: &[Key] = &[
     key("expose", Texts, "Response headers that scripts may read."),
     key("credentials", Flag, "Requests with cookies."),
     key("max_age", Duration, "How long a browser may remember the answer to a preflight."),
-];
-
-const MIRROR: &[Key] = &[
-    key("cluster", Text, "The cluster that gets the copies."),
-    key("percent", Fraction, "How many of a hundred requests; 100 without it."),
 ];
 
 pub const RETRY: &[Key] = &[

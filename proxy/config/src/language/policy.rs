@@ -12,7 +12,7 @@ pub(super) fn placement(file: &mut File<'_>, table: &Table<'_, '_>) -> Placement
     Placement {
         zone: table.text(file, "zone").map(Into::into),
         priority: table.number(file, "priority").unwrap_or(0),
-        labels: table.map(file, "labels").into_iter().collect(),
+        ..Placement::default()
     }
 }
 

@@ -1,7 +1,7 @@
 //! `[[route]]`.
 
 use onehop_plan::RetryOn;
-use onehop_plan::model::{Filters, Mirror, PathMatch, Route, Target};
+use onehop_plan::model::{Filters, PathMatch, Route, Target};
 
 use super::filter::{action, edits, path_rewrite, read_cors};
 use super::matching::{fields, hash_on, hosts, sources};
@@ -66,10 +66,7 @@ pub(super) fn route(file: &mut File<'_>, table: &Table<'_, '_>, index: usize) ->
             response: edits(file, table, "response_headers"),
         },
         cors: table.table(file, "cors").map(|cors| read_cors(file, &cors)),
-        mirror: table.table(file, "mirror").map(|mirror| Mirror {
-            cluster: mirror.text(file, "cluster").unwrap_or_default(),
-            percent: mirror.fraction(file, "percent").unwrap_or(100.0),
-        }),
+        mirror: None,
         timeout: table.optional_duration(file, "timeout").unwrap_or(default.timeout),
         retries,
         retry_on,

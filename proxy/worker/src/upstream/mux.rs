@@ -314,7 +314,7 @@ fn poll_life(
             return Poll::Ready(());
         }
         *pinged = true;
-        if !ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok()) {
+        if ping.as_mut().is_none_or(|ping| ping.send_ping(Ping::opaque()).is_err()) {
             return Poll::Ready(());
         }
         cx.waker().wake_by_ref();

@@ -27,7 +27,7 @@ struct Cli {
 enum Command {
     /// Runs the edge gateway.
     Gateway(Gateway),
-    /// Runs the mesh sidecar before an app: its configuration has a [sidecar].
+    /// Runs the mesh sidecar before an app: its configuration has a `sidecar` table.
     Sidecar(Gateway),
     /// Redirects the connections of an app to its sidecar, by nftables, in this network namespace.
     Redirect {

@@ -11,7 +11,7 @@ pub const EJECTED: u32 = 2;
 /// Failed its active checks.
 pub const UNHEALTHY: u32 = 4;
 
-/// Ejects endpoints that fail; see [`crate::model::Outlier`].
+/// Ejects endpoints that fail; see the model's cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outlier {
     /// So many 5xx answers in a row; failures count as such.

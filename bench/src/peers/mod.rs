@@ -156,12 +156,15 @@ fn own(program: &str) -> Option<PathBuf> {
     if beside.is_file() { Some(beside) } else { find(program) }
 }
 
-/// What a program says of its version: the first line that holds a digit.
+/// What a program says of its version: the first line that holds a digit, without the folder that it was started from,
+/// which is of no use on another machine.
 fn ask(program: &Path, argument: &str) -> Result<String, String> {
     let output =
         Command::new(program).arg(argument).output().map_err(|error| format!("{}: {error}", program.display()))?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     let line = text.lines().find(|line| line.chars().any(|c| c.is_ascii_digit()));
-    line.map(|line| line.trim().to_owned()).ok_or_else(|| format!("{} does not say its version", program.display()))
+    let folder = program.parent().map(|folder| format!("{}/", folder.display())).unwrap_or_default();
+    let plain = |line: &str| if folder.len() > 1 { line.replace(&folder, "") } else { line.to_owned() };
+    line.map(|line| plain(line.trim())).ok_or_else(|| format!("{} does not say its version", program.display()))
 }

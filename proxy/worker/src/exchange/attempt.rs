@@ -51,6 +51,8 @@ pub struct Attempt<'a> {
     pub wanted: Wanted,
     /// The request's body, where it is held in memory to be sent again; the client's leg is not read then.
     pub held: Option<&'a Bytes>,
+    /// When the route's time-out ends the exchange, with all its attempts.
+    pub due: Nanos,
     /// What the route changes in the heads.
     pub changes: Option<&'a Changes>,
     /// The hash that the cluster chooses by.
@@ -164,7 +166,7 @@ impl Attempt<'_> {
             upload.prime(client).map_err(|broken| Failure::new(self.upload_fault(broken, client)))?;
         }
         let now = ledger.latest();
-        let due = self.route.timeout.map_or(Nanos::MAX, |timeout| clock::after(now, timeout));
+        let due = self.due;
         lease.conn.leg().arm(due.min(clock::after(now, self.body_timeout())), Ends::Both);
         let mut response = self.shard.take_response();
         let replayed = whole && self.send_whole(client, &mut lease, &mut upload).await;

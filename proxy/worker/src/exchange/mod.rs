@@ -233,9 +233,11 @@ async fn attempts(
     let mut repeated = false;
     // This request's place in the retry budget, from its first retry to its end.
     let mut held = None;
+    // One time-out for all attempts together, as in Envoy.
+    let due = route.timeout.map_or(Nanos::MAX, |timeout| clock::after(ledger.latest(), timeout));
     loop {
         outcome.attempts += 1;
-        let attempt = Attempt { shard, request, route, cluster, wanted, held: None, changes, hash };
+        let attempt = Attempt { shard, request, route, cluster, wanted, held: None, due, changes, hash };
         let Err(failure) = attempt.run(client, &mut avoid, ledger, outcome).await else {
             return;
         };

@@ -191,6 +191,7 @@ fn plan(arguments: &Run) -> Result<Plan, String> {
         server_name: arguments.server_name.clone(),
         insecure: arguments.insecure,
         no_resumption: arguments.no_resumption,
+        one_choice: false,
     };
     let is_tls = mix.target().scheme == Scheme::Https;
     let tls = is_tls.then(|| Tls::new(&wanted, &mix.target().host)).transpose()?;

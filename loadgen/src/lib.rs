@@ -15,5 +15,6 @@ pub mod run;
 pub mod saturation;
 pub mod schedule;
 pub mod target;
+pub mod tickets;
 pub mod tls;
 pub mod units;

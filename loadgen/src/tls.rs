@@ -7,10 +7,12 @@ use std::sync::Arc;
 use onehop_net::tls::Connect;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use crate::tickets::Tickets;
 
 /// Where systems keep the roots that they trust: Debian, Fedora, Alpine.
 const SYSTEM_ROOTS: [&str; 3] =
@@ -31,6 +33,8 @@ pub struct Wanted {
     pub insecure: bool,
     /// Every handshake is a full one.
     pub no_resumption: bool,
+    /// TLS 1.3 with AES-128-GCM and X25519 and nothing else: every server has the same choice.
+    pub one_choice: bool,
 }
 
 /// How connections shake hands.
@@ -103,8 +107,13 @@ impl Tls {
         let mut provider = default_provider();
         // As the proxies that are compared: the hybrid groups cost more and are not offered by all.
         provider.kx_groups = vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+        if wanted.one_choice {
+            provider.kx_groups = vec![kx_group::X25519];
+            provider.cipher_suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
+        }
+        let versions: &[_] = if wanted.one_choice { &[&rustls::version::TLS13] } else { rustls::DEFAULT_VERSIONS };
         let builder = ClientConfig::builder_with_provider(Arc::new(provider));
-        let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+        let builder = builder.with_protocol_versions(versions).map_err(|error| error.to_string())?;
         let builder = if wanted.insecure {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Credulous))
         } else {
@@ -127,9 +136,8 @@ impl Tls {
         };
         config.enable_secret_extraction = true;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        if wanted.no_resumption {
-            config.resumption = Resumption::disabled();
-        }
+        config.resumption =
+            if wanted.no_resumption { Resumption::disabled() } else { Resumption::store(Arc::new(Tickets::default())) };
         Ok(Tls { config: Arc::new(config), name: parsed })
     }
 

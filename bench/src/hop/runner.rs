@@ -16,9 +16,10 @@ use onehop_load::target::Target;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
+pub(crate) use super::life::{Life, start};
 use super::scenario::{Kind, Protocol, Rate, Scenario};
-use crate::peers::{self, Hop, Layer, Mutual, Peer};
-use crate::process::{self, Process, Usage};
+use crate::peers::{self, Layer, Peer};
+use crate::process::Usage;
 
 /// The closed-loop block, which finds what a candidate bears.
 const CLOSED: Duration = Duration::from_millis(700);
@@ -89,6 +90,9 @@ pub struct Block {
     pub stolen: f64,
     /// CPU seconds that went to neither the generator nor the candidate.
     pub foreign: f64,
+    /// The generator's TLS handshakes: full ones, and those that resumed a session.
+    #[serde(default)]
+    pub handshakes: [u64; 2],
     /// The candidate's own ledger, where it has one.
     pub ledger: Option<Ledger>,
 }
@@ -110,69 +114,6 @@ pub struct Measured {
     pub blocks: Vec<Block>,
     /// What went wrong.
     pub notes: Vec<String>,
-}
-
-/// One candidate's life: its hops, the first one first.
-pub(crate) struct Life {
-    pub(crate) name: String,
-    pub(crate) hops: Vec<Process>,
-    pub(crate) address: SocketAddr,
-    pub(crate) metrics: Vec<SocketAddr>,
-}
-
-impl Life {
-    pub(crate) fn direct(origin: SocketAddr) -> Life {
-        Life { name: "direct".to_owned(), hops: Vec::new(), address: origin, metrics: Vec::new() }
-    }
-
-    fn usage(&self) -> Usage {
-        self.hops.iter().fold(Usage::default(), |mut sum, hop| {
-            sum.add(&hop.usage());
-            sum
-        })
-    }
-
-    fn memory_kib(&self) -> u64 {
-        self.hops.iter().map(Process::memory_kib).sum()
-    }
-
-    fn ledger(&self) -> Option<Ledger> {
-        let mut sum = Ledger::default();
-        for address in &self.metrics {
-            sum.add(&Ledger::read(*address)?);
-        }
-        (!self.metrics.is_empty()).then_some(sum)
-    }
-}
-
-/// Starts a candidate: its hops, the last one first, each on ports of its own.
-pub(crate) fn start(
-    peer: &dyn Peer,
-    scenario: &Scenario,
-    origin: SocketAddr,
-    place: &Place,
-    label: &str,
-) -> Result<Life, String> {
-    let count = if scenario.kind == Kind::Mesh { 2 } else { 1 };
-    let layer = if scenario.protocol == Protocol::Http { Layer::Http } else { Layer::Tcp };
-    let certificates = scenario.mutual_tls.then(peers::certificates).transpose()?;
-    let mut life = Life { name: label.to_owned(), hops: Vec::new(), address: origin, metrics: Vec::new() };
-    for number in (1..=count).rev() {
-        let name = if count == 1 { label.to_owned() } else { format!("{label}-{number}") };
-        let folder = place.folder.join("configs").join(&scenario.name).join(name);
-        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let folder = folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
-        let listen = process::free_address().map_err(|error| error.to_string())?;
-        let mutual = certificates.as_ref().map(|certificates| Mutual { outbound: number == 1, certificates });
-        let connections = scenario.connections;
-        let hop = Hop { listen, upstream: life.address, layer, folder: &folder, connections, mutual };
-        let launch = peer.launch(&hop)?;
-        let process = process::start(launch.command, place.proxy_cpu, listen, &folder.join("output.log"))?;
-        life.address = listen;
-        life.hops.insert(0, process);
-        life.metrics.extend(launch.metrics);
-    }
-    Ok(life)
 }
 
 /// The plan of a block against an address; pacing and times are the caller's.
@@ -207,6 +148,7 @@ pub(crate) fn plan(scenario: &Scenario, address: SocketAddr, pacing: Loop, seed:
 
 /// One block.
 pub(crate) fn block(generator: &Generator, life: &Life, plan: Plan, idle: bool) -> Result<(Block, Outcome), String> {
+    let plan = Plan { tls: life.tls.clone(), ..plan };
     let closed = plan.pacing == Loop::Closed;
     let whole = plan.warm_up + plan.duration;
     let ledger = life.ledger();
@@ -228,6 +170,7 @@ pub(crate) fn block(generator: &Generator, life: &Life, plan: Plan, idle: bool) 
     let machine = outcome.machine;
     let own = machine.own_user + machine.own_system;
     let counts = &outcome.total.counts;
+    let handshakes = [outcome.total.handshake.len() - counts.resumed, counts.resumed];
     let late = |quantile| outcome.total.lateness.value_at_quantile(quantile);
     let block = Block {
         candidate: life.name.clone(),
@@ -247,6 +190,7 @@ pub(crate) fn block(generator: &Generator, life: &Life, plan: Plan, idle: bool) 
         memory_kib: memory.unwrap_or_else(|| life.memory_kib()),
         stolen: machine.stolen.max(0.0),
         foreign: (machine.busy - own - usage.cpu_ns as f64 / 1e9).max(0.0),
+        handshakes,
         ledger,
     };
     Ok((block, outcome))
@@ -338,7 +282,7 @@ fn choose(
     let mut chosen = Vec::new();
     for peer in peers::all() {
         let wanted = scenario.candidates.is_empty() || scenario.candidates.iter().any(|name| name == peer.name());
-        if !wanted || scenario.kind == Kind::Direct || (scenario.mutual_tls && !peer.speaks_tls()) {
+        if !wanted || scenario.kind == Kind::Direct || (scenario.certificates_needed() && !peer.speaks_tls()) {
             continue;
         }
         match peer.version(layer) {
@@ -416,6 +360,7 @@ impl Run<'_> {
         for at in shuffled(lives.len(), &mut self.random) {
             let life = &lives[at];
             let mut plan = plan(self.scenario, life.address, Loop::Closed, self.scenario.seed)?;
+            plan.tls.clone_from(&life.tls);
             (plan.warm_up, plan.duration) = (Duration::ZERO, WARM);
             let warmed = self.generator.run(plan.clone(), &mut |_, _| {});
             if let Some(why) = match &warmed {

@@ -8,6 +8,8 @@ use onehop_load::schedule::Arrivals;
 use onehop_load::units;
 use serde::{Deserialize, Serialize};
 
+use super::session::Session;
+
 /// What lies between the generator and the origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -58,6 +60,9 @@ pub struct Scenario {
     /// Between the two hops of a mesh: mutual TLS.
     #[serde(default)]
     pub mutual_tls: bool,
+    /// The generator speaks mutual TLS with a single hop, which forwards in plain text: with handshakes of this kind.
+    #[serde(default)]
+    pub session: Option<Session>,
     /// Memory of the connections, one request each, is what this is about: quantiles are not compared.
     #[serde(default)]
     pub idle: bool,
@@ -119,6 +124,12 @@ impl Scenario {
         if self.name.is_empty() || !self.name.chars().all(plain) {
             return Err(format!("name = \"{}\": lower-case letters, digits and dashes", self.name));
         }
+        if self.session.is_some() && (self.kind != Kind::Gateway || self.mutual_tls || self.protocol != Protocol::Http)
+        {
+            return Err(
+                "session: it is for the kind \"gateway\" with http, where the generator shakes hands".to_owned()
+            );
+        }
         self.bytes().map_err(|what| format!("size = {what}"))?;
         self.rate().map_err(|what| format!("rate = {what}"))?;
         Arrivals::named(&self.arrivals).map_err(|what| format!("arrivals = {what}"))?;
@@ -137,6 +148,11 @@ impl Scenario {
             crate::peers::named(candidate).map_err(|what| format!("candidates: {what}"))?;
         }
         Ok(())
+    }
+
+    /// Whether its candidates need the certificates of a mesh.
+    pub fn certificates_needed(&self) -> bool {
+        self.mutual_tls || self.session.is_some()
     }
 
     /// Bytes of an answer.
@@ -209,6 +225,9 @@ pub fn builtin() -> Vec<Scenario> {
         include_str!("../../scenarios/mesh-plain.toml"),
         include_str!("../../scenarios/mesh-small.toml"),
         include_str!("../../scenarios/mesh-large.toml"),
+        include_str!("../../scenarios/handshake-full.toml"),
+        include_str!("../../scenarios/handshake-resumed.toml"),
+        include_str!("../../scenarios/tls-bulk.toml"),
         include_str!("../../scenarios/idle.toml"),
     ]
     .into_iter()
@@ -223,10 +242,10 @@ mod tests {
     #[test]
     fn those_that_come_along_are_good_and_their_names_differ() {
         let mut names: Vec<String> = builtin().into_iter().map(|scenario| scenario.name).collect();
-        assert_eq!(names.len(), 9);
+        assert_eq!(names.len(), 12);
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), 9);
+        assert_eq!(names.len(), 12);
     }
 
     #[test]
@@ -238,6 +257,7 @@ mod tests {
             ("kind = \"gateway\"", "kind = \"tunnel\"", "tunnel"),
             ("kind = \"gateway\"", "knid = \"gateway\"", "knid"),
             ("connections = ", "connections = 0 #", "connections"),
+            ("kind = \"gateway\"", "kind = \"mesh\"\nsession = \"full\"", "session"),
             ("name = \"http-small\"", "name = \"../x\"", "lower-case"),
             ("name = \"http-small\"", "name = \"x\"\ncandidates = [\"caddy\"]", "no candidate"),
         ] {

@@ -172,13 +172,30 @@ pub fn remarks(measured: &Measured, analysis: &Analysis) -> Vec<String> {
             "two plain hops one behind the other".to_owned()
         });
     }
-    if measured.scenario.new_connections {
+    if measured.scenario.session.is_some() {
+        remarks.push(handshakes(measured));
+    } else if measured.scenario.new_connections {
         remarks.push(
             "raw-relay has an upstream connection per client connection: here it makes one for each request".to_owned(),
         );
     }
     remarks.extend(measured.notes.iter().cloned());
     remarks
+}
+
+/// How many handshakes of each kind there were, of a scenario whose generator speaks TLS.
+fn handshakes(measured: &Measured) -> String {
+    let mut text =
+        "mutual TLS between the generator and the hop (TLS 1.3, P-256, AES-128-GCM, X25519), plain to the origin; \
+                    \"direct\" is plain. Handshakes resumed:"
+            .to_owned();
+    for candidate in measured.candidates.iter().filter(|candidate| candidate.name != "direct") {
+        let blocks = measured.blocks.iter().filter(|block| block.candidate == candidate.name);
+        let [full, resumed] =
+            blocks.fold([0, 0], |sum, block| [sum[0] + block.handshakes[0], sum[1] + block.handshakes[1]]);
+        let _ = write!(text, " {} {resumed} of {},", candidate.name, full + resumed);
+    }
+    text.trim_end_matches(',').to_owned()
 }
 
 /// headline.md: the median that each candidate adds and its CPU time, by scenario.
@@ -218,6 +235,7 @@ pub fn summary(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>) ->
             "The instrument's self-tests have not been run into this folder (`onehop-bench self-test`).\n\n".to_owned()
         }
     };
+    text += &super::sides::sides(results);
     for (measured, analysis) in results {
         let scenario = &measured.scenario;
         let _ = write!(

@@ -4,3 +4,4 @@ pub mod analysis;
 pub mod html;
 pub mod markdown;
 pub mod setup;
+pub mod sides;

@@ -57,6 +57,10 @@ reasons! {
     Overflow = "overflow",
     /// The listener's or the core's connection limit.
     OverCapacity = "over-capacity",
+    /// More requests than the route's rate limit lets pass.
+    RateLimited = "rate-limited",
+    /// The core is saturated, and the route's priority is the one that is refused.
+    Shed = "shed",
     /// The request has been here before.
     Loop = "loop",
     /// The route does not allow this upgrade.

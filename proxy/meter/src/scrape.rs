@@ -278,6 +278,12 @@ impl Registry {
         text.counters(family, route, "onehop_route_retries_total", "Attempts beyond the first.", |block| {
             &block.retries
         });
+        text.counters(family, route, "onehop_route_rate_limited_total", "Requests refused for a rate.", |block| {
+            &block.limited
+        });
+        text.counters(family, route, "onehop_route_shed_total", "Requests that a saturated core refused.", |block| {
+            &block.shed
+        });
         text.histograms(
             family,
             route,
@@ -366,6 +372,9 @@ const CORE_GAUGES: &[CoreGauge] = &[
     ("onehop_core_connections", "Downstream connections.", |block| &block.connections),
     ("onehop_core_buffers", "Read buffers in use.", |block| &block.buffers),
     ("onehop_core_buffer_bytes", "Bytes of the read buffers in use.", |block| &block.buffer_bytes),
+    ("onehop_core_pressure_milli", "What a saturated core refuses: 1000 is all of low priority.", |block| {
+        &block.pressure
+    }),
     ("onehop_core_snapshot_generation", "The configuration in force.", |block| &block.snapshot_generation),
 ];
 

@@ -70,6 +70,10 @@ pub struct RouteMeters {
     pub grpc: [Counter; 17],
     /// Attempts beyond the first.
     pub retries: Counter,
+    /// Requests refused for a rate.
+    pub limited: Counter,
+    /// Requests refused because the core is saturated.
+    pub shed: Counter,
     /// The proxy's own time of each request.
     pub hop: LazyHistogram,
     /// The whole time of each request.
@@ -145,6 +149,8 @@ pub struct CoreMeters {
     pub panics: Counter,
     /// Times that accepting failed (descriptors exhausted).
     pub accept_errors: Counter,
+    /// Pressure on a saturated core in thousandths: at 1000 all requests of low priority are refused.
+    pub pressure: Gauge,
     /// Access records lost because the queue was full.
     pub access_dropped: Counter,
     /// The generation of the snapshot in force; zero before the first.

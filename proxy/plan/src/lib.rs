@@ -6,6 +6,7 @@ pub mod balance;
 mod compile;
 pub mod filter;
 pub mod identity;
+pub mod limit;
 pub mod model;
 pub mod order;
 pub mod outlier;

@@ -44,12 +44,35 @@ pub struct Fault {
     pub reject: Option<Reject>,
     /// No byte of the request can have been acted on.
     pub retryable: bool,
+    /// The rate that was exceeded.
+    pub limited: Option<Limited>,
+}
+
+/// A rate that a client has exceeded, as the answer tells it (draft-ietf-httpapi-ratelimit-headers-10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// What it counts by.
+    pub name: &'static str,
+    /// So many requests
+    pub quota: u32,
+    /// in so many seconds.
+    pub window_s: u32,
+    /// When the next one will pass, in seconds.
+    pub retry_after_s: u32,
+}
+
+impl Limited {
+    /// The values of RateLimit-Policy and RateLimit.
+    pub fn fields(&self) -> (String, String) {
+        let Limited { name, quota, window_s, retry_after_s } = self;
+        (format!("\"{name}\";q={quota};w={window_s}"), format!("\"{name}\";r=0;t={retry_after_s}"))
+    }
 }
 
 impl Fault {
     /// A failure that must not be retried.
     pub fn new(side: Side, step: Step, reason: Reason) -> Fault {
-        Fault { side, step, reason, reject: None, retryable: false }
+        Fault { side, step, reason, reject: None, retryable: false, limited: None }
     }
 
     /// One that certainly happened before the upstream could act.
@@ -80,6 +103,8 @@ impl Fault {
             NoRoute => 404,
             Misdirected => 421,
             AccessDenied => 403,
+            RateLimited => 429,
+            Shed => 503,
             TlsFailed | ConnectRefused | ConnectTimeout | ConnectFailed | NoEndpoint if connect_failure_502 => 502,
             TlsFailed | DestinationRefused => 503,
             NoEndpoint | ConnectRefused | ConnectTimeout | ConnectFailed | Overflow | OverCapacity | ShuttingDown => {

@@ -18,6 +18,7 @@ use onehop_plan::order::{ConnectionInfo, Listing, Order};
 use crate::accept::{Stop, accept};
 use crate::connections::Doing;
 use crate::drain;
+use crate::pressure;
 use crate::shard::{Outfit, Shard};
 
 /// Everything that a core is started with.
@@ -63,6 +64,7 @@ pub fn run(start: Start, started: impl FnOnce(Rung)) -> io::Result<()> {
         begin_accepting(&shard, &accepting, sockets)?;
         started(core.rung());
         runtime::spawn(keep_house(shard.clone()));
+        runtime::spawn(pressure::watch(shard.clone()));
         obey(&shard, &core, &inbox, &accepting).await;
         Ok(())
     })?

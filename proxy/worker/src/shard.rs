@@ -3,12 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::AHashMap;
 use crossbeam_queue::ArrayQueue;
 use onehop_meter::record::AccessRecord;
 use onehop_meter::{CoreMeters, PerCore};
 use onehop_net::clock::Nanos;
+use onehop_plan::limit::Pressure;
 use onehop_plan::route::{PathBuffers, Scratch};
 use onehop_plan::{Listener, Snapshot};
 use onehop_wire::http1::RequestHead;
@@ -43,6 +45,9 @@ pub struct Shard {
     pub connections: Connections,
     /// No new work is taken: since when, or zero.
     pub draining_since: Cell<Nanos>,
+    /// How saturated the core is.
+    pub pressure: Cell<Pressure>,
+    shed_after: Cell<Option<u64>>,
     /// When a drain is over, whatever still runs.
     pub drain_until: Cell<Nanos>,
     snapshot: RefCell<Arc<Snapshot>>,
@@ -76,6 +81,8 @@ impl Shard {
             connections: Connections::default(),
             draining_since: Cell::new(0),
             drain_until: Cell::new(0),
+            pressure: Cell::default(),
+            shed_after: Cell::new(None),
             logs_access: Cell::new(false),
             requests: RefCell::new(Vec::new()),
             responses: RefCell::new(Vec::new()),
@@ -117,6 +124,8 @@ impl Shard {
         *self.clusters.borrow_mut() = clusters;
         self.generation.set(snapshot.generation);
         self.logs_access.set(snapshot.access_log.is_some());
+        let nanos = |after: Duration| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        self.shed_after.set(snapshot.shed_after.map(nanos));
         self.meters().snapshot_generation.set(snapshot.generation as i64);
         *self.snapshot.borrow_mut() = snapshot;
     }
@@ -151,6 +160,11 @@ impl Shard {
     /// This core's meters.
     pub fn meters(&self) -> &CoreMeters {
         self.outfit.meters.core(self.outfit.core)
+    }
+
+    /// Nanoseconds that a ready task waits on a saturated core, where load is shed.
+    pub fn shed_after(&self) -> Option<u64> {
+        self.shed_after.get()
     }
 
     /// Whether the core is shutting down.

@@ -1,6 +1,7 @@
 //! Keys of `[[cluster]]`.
 
 use super::http2::CLUSTER_HTTP2;
+use super::limits::ADAPTIVE;
 use super::route::HASH_ON;
 use super::tls::CLUSTER_TLS;
 use super::{Key, Kind::*, key};
@@ -33,6 +34,11 @@ pub const CLUSTER: &[Key] = &[
     key("health", Table(HEALTH), "Active checks."),
     key("retry_budget", Number, "Retries under way in percent of the requests in flight; 20 without it."),
     key("limits", Table(LIMITS), "Bounds over all cores, an even share each."),
+    key(
+        "adaptive",
+        Table(ADAPTIVE),
+        "Finds from latency how many requests in flight the cluster bears, on each core; further ones are refused with 503.",
+    ),
     key("proxy_protocol", OneOf(&["v1", "v2"]), "Begins each TCP connection with a PROXY header."),
     key(
         "protocol",

@@ -1,6 +1,7 @@
 //! Keys of `[[listener]]`.
 
 use super::http2::LISTENER_HTTP2;
+use super::limits::IN_FLIGHT;
 use super::route::TARGET;
 use super::tls::LISTENER_TLS;
 use super::{Key, Kind::*, key};
@@ -32,6 +33,7 @@ pub const LISTENER: &[Key] = &[
     key("split", Tables(TARGET), "Where TCP connections go, by weight."),
     key("proxy_protocol", Flag, "Clients must begin with a PROXY header, version 1 or 2."),
     key("max_connections", Number, "Connections over all cores."),
+    key("limits", Table(IN_FLIGHT), "Bounds of the whole listener."),
     key("header_timeout", Duration, "From the first byte of a request head to its last."),
     key("idle_timeout", Duration, "Between two requests of a connection."),
     key("body_timeout", Duration, "Between two pieces of a body, in either direction."),

@@ -3,6 +3,7 @@
 mod access;
 mod cluster;
 mod http2;
+mod limits;
 mod listener;
 mod route;
 mod sidecar;
@@ -72,6 +73,11 @@ pub const RUNTIME: &[Key] = &[
     key("busy_poll", Duration, "How long a core polls after its last completion before it sleeps; \"0s\": not at all."),
     key("drain", Duration, "How long a shutdown may take."),
     key("max_connections", Number, "Downstream connections of one core."),
+    key(
+        "shed_after",
+        Duration,
+        "A core on which a ready task waits longer than this for its turn is saturated, and refuses requests with 503, the lowest priority first; no core does without it.",
+    ),
     key("mark", Number, "Marks the sockets of our own connections (SO_MARK), so that interception leaves them alone."),
     key("takeover", Text, "Path of the Unix socket over which a successor takes the listening sockets."),
 ];

@@ -1,5 +1,6 @@
 //! Keys of `[[route]]`.
 
+use super::limits::{IN_FLIGHT, PRIORITIES, RATE_LIMIT};
 use super::{Key, Kind::*, key};
 
 pub const TARGET: &[Key] =
@@ -34,6 +35,9 @@ pub const ROUTE: &[Key] = &[
     key("retry", Table(RETRY), "When a failed attempt is repeated."),
     key("upgrade", Texts, "Protocols that may be upgraded to; [\"websocket\"] without it."),
     key("connect", Flag, "CONNECT is tunnelled to the cluster."),
+    key("rate_limits", Tables(RATE_LIMIT), "Requests per time, over all cores; beyond them 429."),
+    key("limits", Table(IN_FLIGHT), "Bounds of the whole route."),
+    key("priority", OneOf(PRIORITIES), "Who is refused first by a saturated core; normal without it."),
     key("max_body", Size, "Bytes of a request body; beyond it 413."),
 ];
 

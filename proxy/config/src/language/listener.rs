@@ -102,6 +102,7 @@ fn http(file: &mut File<'_>, table: &Table<'_, '_>) -> Http {
         idle_timeout: table.duration(file, "idle_timeout").unwrap_or(default.idle_timeout),
         body_timeout: table.duration(file, "body_timeout").unwrap_or(default.body_timeout),
         max_requests: table.number::<u32>(file, "max_requests").map(u64::from),
+        max_in_flight: super::limits::in_flight(file, table),
         forwarded: table.flag(file, "forwarded").unwrap_or(false),
         trusted_hops: table.number(file, "trusted_hops").unwrap_or(0),
         request_id: if table.word(file, "request_id") == Some("keep") { RequestId::Keep } else { RequestId::Replace },

@@ -4,6 +4,7 @@ mod access;
 mod cluster;
 mod filter;
 mod http2;
+mod limits;
 mod listener;
 mod matching;
 mod policy;

@@ -26,6 +26,7 @@ pub(super) fn policy(file: &mut File<'_>, table: &Table<'_, '_>) -> ClusterPolic
         outlier: table.table(file, "outlier").map(|table| outlier(file, &table)),
         probe: table.table(file, "health").map(|table| probe(file, &table)),
         retry_percent: table.number(file, "retry_budget").unwrap_or(default.retry_percent),
+        adaptive: super::limits::adaptive(file, table),
         queue: table.table(file, "limits").and_then(|limits| limits.number(file, "queue")).unwrap_or(default.queue),
     }
 }

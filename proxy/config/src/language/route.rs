@@ -4,6 +4,7 @@ use onehop_plan::RetryOn;
 use onehop_plan::model::{Filters, PathMatch, Route, Target};
 
 use super::filter::{action, edits, path_rewrite, read_cors};
+use super::limits;
 use super::matching::{fields, hash_on, hosts, sources};
 use crate::reader::{File, Table, one_of};
 
@@ -73,6 +74,9 @@ pub(super) fn route(file: &mut File<'_>, table: &Table<'_, '_>, index: usize) ->
         upgrades: table.texts(file, "upgrade").unwrap_or(default.upgrades),
         connect: table.flag(file, "connect").unwrap_or(false),
         max_body: table.size(file, "max_body"),
+        rate_limits: limits::rate_limits(file, table),
+        max_in_flight: limits::in_flight(file, table),
+        priority: limits::priority(file, table),
     }
 }
 

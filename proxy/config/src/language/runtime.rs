@@ -22,6 +22,7 @@ pub(super) fn runtime(file: &mut File<'_>, table: &Table<'_, '_>, model: &mut Mo
     runtime.busy_poll = table.duration(file, "busy_poll").unwrap_or(runtime.busy_poll);
     runtime.drain = table.duration(file, "drain").unwrap_or(runtime.drain);
     runtime.max_connections = table.number(file, "max_connections").unwrap_or(runtime.max_connections);
+    runtime.shed_after = table.duration(file, "shed_after").or(runtime.shed_after);
     runtime.mark = table.number(file, "mark").or(runtime.mark);
     runtime.takeover = table.text(file, "takeover").map(PathBuf::from);
 }

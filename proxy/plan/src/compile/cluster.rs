@@ -76,6 +76,9 @@ fn check_cluster_policy(cluster: &model::Cluster, at: usize, problems: &mut Prob
             problems.add(place("outlier"), "success_rate is at most 1, latency_factor more than 1");
         }
     }
+    if let Some(adaptive) = &policy.adaptive {
+        super::limits::check_adaptive(adaptive, place("adaptive"), problems);
+    }
     if let Some(probe) = &policy.probe
         && (probe.interval < std::time::Duration::from_millis(10)
             || probe.timeout.is_zero()

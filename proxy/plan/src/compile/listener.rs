@@ -7,13 +7,14 @@ use std::sync::Arc;
 use onehop_meter::Registry;
 
 use super::http2::check_http2;
+use super::limits;
 use super::problem::{Place, Problems};
 use super::route::{Checked, Names, check_targets, split};
 use super::unique;
 use crate::authz::{Policy, Rule};
 use crate::model::{self, Layer, Model};
 use crate::route::{HostTable, Shadowed};
-use crate::snapshot::{HttpPolicy, Listener, Split, TcpPolicy};
+use crate::snapshot::{HttpPolicy, Listener, Snapshot, Split, TcpPolicy};
 use crate::tls::ServerTls;
 
 pub(super) fn check_listeners(model: &Model, names: &Names<'_>, problems: &mut Problems) {
@@ -58,6 +59,7 @@ pub(super) fn check_listeners(model: &Model, names: &Names<'_>, problems: &mut P
             }
         }
         check_targets(&listener.tcp, names, place("cluster"), problems);
+        limits::check_listener(listener, at, problems);
         let http = &listener.http;
         check_http2(&http.http2, place("http2"), problems);
         if !(1024..=1 << 20).contains(&http.head_bytes) {
@@ -84,6 +86,7 @@ fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
         && (one.ip() == other.ip() || wild)
 }
 
+#[allow(clippy::too_many_arguments, reason = "each is a different part of the model")]
 pub(super) fn listeners(
     model: &Model,
     tls: Vec<Option<Arc<ServerTls>>>,
@@ -92,6 +95,7 @@ pub(super) fn listeners(
     ids: &BTreeMap<&str, u32>,
     checked: &mut Checked,
     warnings: &mut Problems,
+    previous: Option<&Snapshot>,
 ) -> Vec<Arc<Listener>> {
     let routes = checked.routes(model, registry, ids);
     let rules: Vec<Arc<Rule>> = model.access.iter().cloned().map(Arc::new).collect();
@@ -120,6 +124,7 @@ pub(super) fn listeners(
             proxy_protocol: wanted.proxy_protocol,
             max_connections: wanted.max_connections.map_or(usize::MAX, |limit| limit.div_ceil(registry.cores().max(1))),
             http: policy(&wanted.http),
+            gate: limits::gate(wanted, previous),
             tcp: (!wanted.tcp.is_empty() || !wanted.tcp_names.is_empty()).then(|| TcpPolicy {
                 split: split(&wanted.tcp, ids),
                 names: by_name(&wanted.tcp_names, |targets| split(targets, ids)),

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod http2;
+mod limits;
 mod listener;
 mod nearest;
 mod problem;
@@ -57,17 +58,21 @@ pub fn compile(model: &Model, registry: &Registry, previous: Option<&Snapshot>) 
         .collect();
     let own = secured.identity.as_ref().map(|own| Arc::from(own.id.as_str()));
     let mut warnings = Problems::default();
-    let listeners = listeners(model, secured.listeners, own, registry, &ids, &mut checked, &mut warnings);
+    let (guarded, guards) = limits::guards(model, previous);
+    checked.guards = guarded;
+    let listeners = listeners(model, secured.listeners, own, registry, &ids, &mut checked, &mut warnings, previous);
     Ok(Snapshot {
         generation: previous.map_or(1, |previous| previous.generation + 1),
         warnings: warnings.0,
         listeners,
         clusters,
+        guards: Arc::new(guards),
         identity: secured.identity,
         access_log: model.access_log.clone(),
         busy_poll: model.runtime.busy_poll,
         drain: model.runtime.drain,
         max_connections: model.runtime.max_connections,
+        shed_after: model.runtime.shed_after,
     })
 }
 
@@ -82,6 +87,9 @@ fn check_runtime(model: &Model, problems: &mut Problems) {
             "busy_poll is longer than 100ms",
             "it is the time a core spins before it sleeps; \"50us\" is usual",
         );
+    }
+    if runtime.shed_after.is_some_and(|after| after.is_zero() || after > std::time::Duration::from_secs(10)) {
+        problems.hint(Place::Runtime("shed_after"), "shed_after is above zero and at most 10s", "\"20ms\" is usual");
     }
     if runtime.max_connections == 0 {
         problems.add(Place::Runtime("max_connections"), "max_connections must be at least 1");

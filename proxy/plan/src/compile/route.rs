@@ -8,6 +8,7 @@ use onehop_meter::Registry;
 use super::problem::{Place, Problems};
 use super::{nearest, unique};
 use crate::filter::{Action, Filters};
+use crate::limit::Guards;
 use crate::model::{self, Layer, Model, PathMatch, RetryOn};
 use crate::route::{Conditions, Parts, Pattern};
 use crate::snapshot::{ClusterRef, Mirror, Retry, Route, Split};
@@ -21,6 +22,8 @@ pub(super) struct Checked {
     pub parts: Vec<Parts>,
     /// For the route itself.
     pub filters: Vec<(Action, Option<Box<Filters>>)>,
+    /// What stands before it.
+    pub guards: Vec<Option<Arc<Guards>>>,
 }
 
 pub(super) fn check_targets(targets: &[model::Target], names: &Names<'_>, place: Place, problems: &mut Problems) {
@@ -47,7 +50,7 @@ fn check_cluster(name: &str, names: &Names<'_>, place: Place, problems: &mut Pro
 
 pub(super) fn check_routes(model: &Model, names: &Names<'_>, problems: &mut Problems) -> Checked {
     unique(model.routes.iter().map(|route| route.name.as_str()), "route", |at| Place::Route(at, "name"), problems);
-    let mut checked = Checked { parts: Vec::new(), filters: Vec::new() };
+    let mut checked = Checked { parts: Vec::new(), filters: Vec::new(), guards: Vec::new() };
     for (at, route) in model.routes.iter().enumerate() {
         let place = |key| Place::Route(at, key);
         check_served(model, route, at, problems);
@@ -155,9 +158,10 @@ impl Checked {
     /// The compiled routes, in order.
     pub(super) fn routes(&mut self, model: &Model, registry: &Registry, ids: &BTreeMap<&str, u32>) -> Vec<Arc<Route>> {
         let filters = std::mem::take(&mut self.filters);
-        let compiled = model.routes.iter().zip(&self.parts).zip(filters);
+        let guards = std::mem::take(&mut self.guards).into_iter().chain(std::iter::repeat(None));
+        let compiled = model.routes.iter().zip(&self.parts).zip(filters).zip(guards);
         compiled
-            .map(|((route, parts), (action, filters))| {
+            .map(|(((route, parts), (action, filters)), guards)| {
                 Arc::new(Route {
                     name: Arc::from(route.name.as_str()),
                     pattern: parts.pattern.clone(),
@@ -178,6 +182,7 @@ impl Checked {
                     upgrades: route.upgrades.clone(),
                     allow_connect: route.connect,
                     max_body: route.max_body,
+                    guards,
                     meters: registry.route(&route.name),
                 })
             })
@@ -246,6 +251,7 @@ fn check_match(route: &model::Route, at: usize, problems: &mut Problems) {
 }
 
 fn check_policy(route: &model::Route, at: usize, problems: &mut Problems) {
+    super::limits::check_route(route, at, problems);
     let place = |key| Place::Route(at, key);
     if route.timeout.is_some_and(|timeout| timeout.is_zero()) {
         problems.hint(place("timeout"), "a timeout of zero would fail every request", "timeout = \"off\" turns it off");

@@ -140,6 +140,8 @@ pub struct Http {
     pub body_timeout: Duration,
     /// Requests on one connection.
     pub max_requests: Option<u64>,
+    /// Requests in flight, over all cores.
+    pub max_in_flight: Option<u32>,
     /// Adds the `Forwarded` field (RFC 7239).
     pub forwarded: bool,
     /// Proxies in front of us whose X-Forwarded fields are believed.
@@ -168,6 +170,7 @@ impl Default for Http {
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
             max_requests: None,
+            max_in_flight: None,
             forwarded: false,
             trusted_hops: 0,
             request_id: RequestId::Replace,

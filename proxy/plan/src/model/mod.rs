@@ -4,6 +4,7 @@
 mod cluster;
 mod filter;
 mod http2;
+mod limits;
 mod listener;
 mod policy;
 mod route;
@@ -17,6 +18,7 @@ pub use crate::authz::Rule;
 pub use cluster::{Address, BalanceKind, Cluster, Endpoint, EndpointTarget, Original};
 pub use filter::{Cors, FieldEdits, Filters, Mirror};
 pub use http2::{Http2, MAX_WINDOW, Protocol};
+pub use limits::{Adaptive, Priority, RateLimit};
 pub use listener::{ClientCert, Destination, Http, Layer, Listener, ProxyProtocol, RequestId};
 pub use policy::{ClusterPolicy, Placement, Probe, ProbeKind};
 pub use route::{
@@ -64,6 +66,9 @@ pub struct Runtime {
     pub max_connections: usize,
     /// Marks the sockets of our own connections (SO_MARK), so that interception leaves them alone.
     pub mark: Option<u32>,
+    /// A ready task that waits longer than this for its turn means that the core is saturated, which then refuses
+    /// requests, the lowest priority first.
+    pub shed_after: Option<Duration>,
     /// The Unix socket over which a successor takes the listening sockets.
     pub takeover: Option<PathBuf>,
 }
@@ -81,6 +86,7 @@ impl Default for Runtime {
             drain: Duration::from_secs(30),
             max_connections: 100_000,
             mark: None,
+            shed_after: None,
             takeover: None,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::HashOn;
+use super::{Adaptive, HashOn};
 use crate::outlier::Outlier;
 
 /// Where an endpoint stands among the others.
@@ -81,6 +81,8 @@ pub struct ClusterPolicy {
     pub retry_percent: u32,
     /// Requests that may wait for a connection on each core.
     pub queue: u32,
+    /// Finds the requests in flight that the cluster bears, on each core.
+    pub adaptive: Option<Adaptive>,
 }
 
 impl Default for ClusterPolicy {
@@ -96,6 +98,7 @@ impl Default for ClusterPolicy {
             // Envoy's and Linkerd's budgets.
             retry_percent: 20,
             queue: 16_384,
+            adaptive: None,
         }
     }
 }

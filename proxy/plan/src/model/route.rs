@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::filter::{Cors, Filters, Mirror};
+use super::limits::{Priority, RateLimit};
 use crate::route::Cidr;
 
 /// A cluster and its share.
@@ -168,6 +169,12 @@ pub struct Route {
     pub connect: bool,
     /// Bytes of a request body.
     pub max_body: Option<u64>,
+    /// Requests per time.
+    pub rate_limits: Vec<RateLimit>,
+    /// Requests in flight, over all cores.
+    pub max_in_flight: Option<u32>,
+    /// Who is refused first by a saturated core.
+    pub priority: Priority,
 }
 
 /// What a retry may answer.
@@ -206,6 +213,9 @@ impl Default for Route {
             upgrades: vec!["websocket".to_owned()],
             connect: false,
             max_body: None,
+            rate_limits: Vec::new(),
+            max_in_flight: None,
+            priority: Priority::Normal,
         }
     }
 }

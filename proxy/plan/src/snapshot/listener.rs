@@ -8,6 +8,7 @@ use onehop_meter::{ListenerMeters, PerCore};
 
 use super::Split;
 use crate::authz::Policy;
+use crate::limit::Gate;
 use crate::model::{ClientCert, Destination, Http2, Layer, RequestId};
 use crate::route::{HostTable, PathRule};
 use crate::tls::ServerTls;
@@ -26,6 +27,8 @@ pub struct Listener {
     pub max_connections: usize,
     /// For HTTP.
     pub http: HttpPolicy,
+    /// Requests in flight at most, and their count.
+    pub gate: Option<(u32, Arc<Gate>)>,
     /// For TCP.
     pub tcp: Option<TcpPolicy>,
     /// Its routes.

@@ -13,6 +13,7 @@ use onehop_meter::Registry;
 
 use crate::compile::Problem;
 use crate::identity::SpiffeId;
+use crate::limit::Guards;
 use crate::model::AccessLog;
 pub use cluster::{Cluster, ConnectionLimits, Endpoint, EndpointSet, Pool};
 pub(crate) use cluster::{endpoint, written_down};
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<Listener>>,
     /// Clusters; the index is the id that routes refer to.
     pub clusters: Vec<Arc<Cluster>>,
+    /// What stands before routes, by their names.
+    pub guards: Arc<HashMap<Arc<str>, Arc<Guards>>>,
     /// Who this process is, where it has an identity.
     pub identity: Option<Own>,
     /// Where access records go.
@@ -48,6 +51,8 @@ pub struct Snapshot {
     pub drain: Duration,
     /// Downstream connections of one core.
     pub max_connections: usize,
+    /// How long a ready task waits for its turn on a core that is saturated.
+    pub shed_after: Option<Duration>,
 }
 
 impl Snapshot {
@@ -81,6 +86,8 @@ impl Snapshot {
             busy_poll: self.busy_poll,
             drain: self.drain,
             max_connections: self.max_connections,
+            guards: self.guards.clone(),
+            shed_after: self.shed_after,
         }
     }
 }

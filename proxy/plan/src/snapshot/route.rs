@@ -6,6 +6,7 @@ use std::time::Duration;
 use onehop_meter::{PerCore, RouteMeters};
 
 use crate::filter::{Action, Filters};
+use crate::limit::Guards;
 use crate::model::HashOn;
 use crate::route::Pattern;
 
@@ -96,6 +97,8 @@ pub struct Route {
     pub allow_connect: bool,
     /// Bytes of a request body.
     pub max_body: Option<u64>,
+    /// What stands before it, if anything.
+    pub guards: Option<Arc<Guards>>,
     /// Its meters.
     pub meters: Arc<PerCore<RouteMeters>>,
 }

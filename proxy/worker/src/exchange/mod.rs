@@ -1,6 +1,7 @@
 //! One request and its response. Route, lease, send, wait, pass on: with every failure a [`Fault`], and retries
 //! only where no byte of the request can have been acted on or where the request may be repeated.
 
+mod admission;
 pub mod answer;
 pub mod attempt;
 pub mod body;
@@ -120,6 +121,14 @@ pub async fn run_into(
     };
     let Routed { route, mut changes, local } = routed;
     outcome.route = Some(route.clone());
+    let _held = match admission::admit(shard, request, &route, ledger.latest()) {
+        Ok(held) => held,
+        Err(fault) => {
+            outcome.fault = Some(fault);
+            shard.give_changes(changes.take());
+            return;
+        }
+    };
     if let Some(local) = local {
         ledger.mark(onehop_meter::ledger::Step::Routed, clock::now());
         let sending = local::Sending { shard, request, route: &route, changes: changes.as_deref() };

@@ -1,5 +1,6 @@
 //! Finding the route of a request, and what it says before any upstream is asked.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -69,18 +70,23 @@ pub fn route(shard: &Shard, request: &Request<'_>) -> Result<Routed, Fault> {
 
 /// The hash of what a choice is made by; none where the request does not have it.
 pub fn hash(request: &Request<'_>, on: &HashOn) -> Option<u64> {
-    use onehop_plan::balance::hash_of;
     match on {
-        HashOn::Header(name) => header(request, name).map(|value| hash_of(&value)),
-        HashOn::Cookie(name) => cookie(request, name).map(hash_of),
-        HashOn::Query(name) => {
-            query_value(request.head.query.of(request.bytes), name.as_bytes()).map(|value| hash_of(&value))
-        }
         HashOn::Source => Some(hash_ip(client(request))),
-        HashOn::Path => Some(hash_of(request.head.path.of(request.bytes))),
+        on => value(request, on).map(|value| onehop_plan::balance::hash_of(&value)),
+    }
+}
+
+/// The value that a choice is made by; none where the request does not have it. An address is no text: see the callers.
+pub fn value<'a>(request: &'a Request<'_>, on: &HashOn) -> Option<Cow<'a, [u8]>> {
+    match on {
+        HashOn::Header(name) => header(request, name),
+        HashOn::Cookie(name) => cookie(request, name).map(Cow::Borrowed),
+        HashOn::Query(name) => query_value(request.head.query.of(request.bytes), name.as_bytes()),
+        HashOn::Source => None,
+        HashOn::Path => Some(Cow::Borrowed(request.head.path.of(request.bytes))),
         HashOn::Identity => {
             let peer = request.origin.secure.as_deref().and_then(|secured| secured.peer.as_ref());
-            peer.and_then(|peer| peer.id.as_ref()).map(|id| hash_of(id.as_str().as_bytes()))
+            peer.and_then(|peer| peer.id.as_ref()).map(|id| Cow::Borrowed(id.as_str().as_bytes()))
         }
     }
 }

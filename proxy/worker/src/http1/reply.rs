@@ -56,7 +56,14 @@ pub fn encode(out: &mut Vec<u8>, fault: &Fault, status: u16, method: Method, ver
         phrase = phrase(status),
         error = rfc9209(fault),
     );
-    if matches!(status, 503) {
+    if let Some(limited) = &fault.limited {
+        let (policy, state) = limited.fields();
+        let _ = write!(
+            out,
+            "Retry-After: {}\r\nRateLimit-Policy: {policy}\r\nRateLimit: {state}\r\n",
+            limited.retry_after_s
+        );
+    } else if matches!(status, 503) {
         out.extend_from_slice(b"Retry-After: 1\r\n");
     }
     if status == 405 {
@@ -87,7 +94,8 @@ pub fn rfc9209(fault: &Fault) -> &'static str {
         UpstreamBadResponse => "http_protocol_error",
         UpstreamTruncated => "http_response_incomplete",
         HeaderTimeout | BodyTimeout | Rejected | BodyTooLarge => "http_request_error",
-        Overflow | OverCapacity => "connection_limit_reached",
+        Overflow | OverCapacity | Shed => "connection_limit_reached",
+        RateLimited => "http_request_denied",
         Loop => "proxy_loop_detected",
         TlsFailed => "tls_protocol_error",
         DestinationRefused => "destination_ip_prohibited",

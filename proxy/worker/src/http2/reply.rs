@@ -23,6 +23,13 @@ pub fn send(channel: &mut Channel, fault: &Fault, status: u16, is_grpc: bool, he
     if let Ok(value) = HeaderValue::from_str(&text) {
         fields.insert(HeaderName::from_static("proxy-status"), value);
     }
+    if let Some(limited) = &fault.limited {
+        fields.insert(RETRY_AFTER, HeaderValue::from(limited.retry_after_s));
+        let (policy, state) = limited.fields();
+        for (name, text) in [("ratelimit-policy", policy), ("ratelimit", state)] {
+            fields.extend(HeaderValue::from_str(&text).ok().map(|value| (HeaderName::from_static(name), value)));
+        }
+    }
     if is_grpc {
         fields.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         fields.insert(HeaderName::from_static("grpc-status"), HeaderValue::from(grpc::status_of(status)));

@@ -17,6 +17,7 @@ use std::time::Duration;
 use onehop_net::clock::Nanos;
 use onehop_plan::BalanceKind;
 use onehop_plan::balance::{Balancer, Ewma};
+use onehop_plan::limit::Gradient;
 use onehop_plan::{Address, Cluster, Endpoint};
 
 pub use lease::{Conn, Lease, Sought, Wanted, lease};
@@ -66,6 +67,8 @@ pub struct ClusterState {
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
     /// Whether what requests experience is of interest.
     watches: Cell<bool>,
+    /// The limit that is found from latency.
+    gradient: RefCell<Option<Gradient>>,
     /// Retries under way, against the budget.
     retrying: Cell<u32>,
     core: usize,
@@ -93,6 +96,7 @@ impl ClusterState {
             connections: Cell::new(0),
             waiters: RefCell::new(VecDeque::new()),
             watches: Cell::new(false),
+            gradient: RefCell::new(None),
             retrying: Cell::new(0),
             core,
             cores,
@@ -137,7 +141,12 @@ impl ClusterState {
         if self.cluster.borrow().balance != cluster.balance {
             *self.balancer.borrow_mut() = Balancer::new(cluster.balance, self.core, self.cores, seed);
         }
-        self.watches.set(cluster.policy.outlier.is_some() || cluster.balance == BalanceKind::PeakEwma);
+        let adaptive = cluster.policy.adaptive.as_ref();
+        if self.gradient.borrow().as_ref().map(Gradient::wanted) != adaptive {
+            *self.gradient.borrow_mut() = adaptive.map(Gradient::new);
+        }
+        let by_latency = cluster.balance == BalanceKind::PeakEwma || adaptive.is_some();
+        self.watches.set(cluster.policy.outlier.is_some() || by_latency);
         *self.cluster.borrow_mut() = cluster;
     }
 
@@ -172,7 +181,9 @@ impl ClusterState {
     /// Whether the limit on requests in flight is reached.
     pub fn requests_full(&self) -> bool {
         let cluster = self.cluster.borrow();
-        let full = cluster.limits.requests.is_some_and(|limit| self.active.get() >= share(limit, self.cores));
+        let active = self.active.get();
+        let full = cluster.limits.requests.is_some_and(|limit| active >= share(limit, self.cores))
+            || self.gradient.borrow_mut().as_mut().is_some_and(|gradient| !gradient.admits(active));
         if full {
             cluster.meters.core(self.core).overflow.add(1);
         }

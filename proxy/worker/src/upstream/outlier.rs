@@ -15,6 +15,9 @@ pub fn report(cluster: &ClusterState, endpoint: &EndpointState, event: Event, la
     }
     if latency_ns > 0 {
         observe(&endpoint.latency, latency_ns, now);
+        if let Some(gradient) = cluster.gradient.borrow_mut().as_mut() {
+            gradient.observe(latency_ns, now);
+        }
     }
     let config = cluster.cluster.borrow();
     let part = endpoint.endpoint.borrow();

@@ -1,0 +1,38 @@
+//! Looks how long ready tasks of this core wait for their turn, which is what a saturated core makes its clients wait.
+
+use std::rc::Rc;
+
+use onehop_net::clock;
+use onehop_net::deadline::sleep_until;
+use onehop_net::runtime::yield_now;
+use onehop_plan::limit::Pressure;
+
+use crate::shard::Shard;
+
+/// How often it looks.
+const LOOK_NS: u64 = 10_000_000;
+/// How often it asks whether it is to look at all.
+const REST_NS: u64 = 500_000_000;
+
+/// Keeps the core's pressure for as long as the core runs.
+pub async fn watch(shard: Rc<Shard>) {
+    loop {
+        let Some(target) = shard.shed_after() else {
+            set(&shard, Pressure::default());
+            sleep_until(clock::now() + REST_NS).await;
+            continue;
+        };
+        sleep_until(clock::now() + LOOK_NS).await;
+        let ready = clock::now();
+        // Everybody who is ready has a turn before this task goes on.
+        yield_now().await;
+        let mut pressure = shard.pressure.get();
+        pressure.look(clock::now() - ready, target);
+        set(&shard, pressure);
+    }
+}
+
+fn set(shard: &Shard, pressure: Pressure) {
+    shard.pressure.set(pressure);
+    shard.meters().pressure.set((pressure.level() * 1000.0) as i64);
+}

@@ -39,6 +39,86 @@ fn failures_of_ours_are_statuses_that_grpc_understands() {
     });
 }
 
+/// A service whose methods end with the status that they are named by: `/s/14` in trailers, `/s/head14` in the head.
+fn by_status() -> Http2Origin {
+    Http2Origin::start(|mut incoming| async move {
+        let method = incoming.request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        if method == "Never" {
+            std::future::pending::<()>().await;
+        }
+        let value = |text: &str| http::HeaderValue::from_str(text).expect("a value");
+        let mut head = Response::new(());
+        head.headers_mut().insert("content-type", value("application/grpc"));
+        if let Some(status) = method.strip_prefix("head") {
+            head.headers_mut().insert("grpc-status", value(status));
+            let _ = incoming.respond.send_response(head, true);
+            return;
+        }
+        let Ok(mut send) = incoming.respond.send_response(head, false) else { return };
+        let _ = send.send_data(bytes::Bytes::from_static(&[0; 5]), false);
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", value(&method));
+        let _ = send.send_trailers(trailers);
+    })
+}
+
+#[test]
+fn every_refusal_of_ours_is_a_status() {
+    let origin = by_status();
+    let config = origin.config(
+        "",
+        "timeout = \"200ms\"\nmax_body = \"1KiB\"",
+        "limits = { requests = 1 }\n[[authorization]]\naction = \"deny\"\npaths = [\"/s/Denied\"]",
+    );
+    let proxy = one_worker(&config);
+    run(async {
+        let sender = connect(proxy.address("edge")).await;
+        let status = async |path: &str, body: usize| {
+            let answer = ask(&sender, call(path, None), vec![0; body]).await.expect("answers");
+            assert_eq!((answer.head.status.as_u16(), answer.field("content-type")), (200, Some("application/grpc")));
+            answer
+                .field("grpc-status")
+                .or(answer.trailers.get("grpc-status").map(|value| value.to_str().expect("text")))
+                .map(str::to_owned)
+        };
+        assert_eq!(status("/s/0", 5).await.as_deref(), Some("0"));
+        // Time-out: DEADLINE_EXCEEDED. One more than the cluster takes meanwhile: UNAVAILABLE.
+        let mut first = sender.clone().ready().await.expect("ready");
+        let (late, _) = first.send_request(call("/s/Never", None), true).expect("sends");
+        while proxy.metric("onehop_endpoint_requests_total", "") < 2.0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(status("/s/0", 5).await.as_deref(), Some("14"));
+        assert_eq!(late.await.expect("answers").headers()["grpc-status"], "4");
+        // Too large a message: RESOURCE_EXHAUSTED. Refused by a rule: PERMISSION_DENIED.
+        assert_eq!(status("/s/0", 4096).await.as_deref(), Some("8"));
+        assert_eq!(status("/s/Denied", 5).await.as_deref(), Some("7"));
+    });
+}
+
+#[test]
+fn an_endpoint_whose_calls_fail_is_ejected() {
+    for (method, ejects) in [("14", true), ("head14", true), ("13", true), ("5", false), ("head7", false)] {
+        let (bad, good) = (by_status(), by_status());
+        let config = bad.config("", "", "outlier = { consecutive_5xx = 3, ejection = \"60s\" }");
+        let both = format!("[\"{}\", \"{}\"]", bad.address(), good.address());
+        let proxy = one_worker(&config.replace(&format!("[\"{}\"]", bad.address()), &both));
+        run(async {
+            let sender = connect(proxy.address("edge")).await;
+            for _ in 0..6 {
+                ask(&sender, call(&format!("/s/{method}"), None), vec![0; 5]).await.expect("answers");
+            }
+        });
+        let ejections = || proxy.metric("onehop_cluster_ejections_total", "");
+        if ejects {
+            // One of the two: the last one is never ejected.
+            eventually(method, || ejections() == 1.0);
+        } else {
+            assert_eq!(ejections(), 0.0, "{method}");
+        }
+    }
+}
+
 #[test]
 fn a_deadline_is_kept_and_passed_on() {
     let origin = Http2Origin::start(|mut incoming| async move {

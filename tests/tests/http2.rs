@@ -82,6 +82,24 @@ fn requests_and_trailers_pass_from_http2_to_http2() {
 }
 
 #[test]
+fn an_answer_without_a_body_ends_for_an_http1_client() {
+    let origin = Http2Origin::start(|mut incoming| async move {
+        let status = incoming.request.uri().path()[1..].parse::<u16>().expect("a status");
+        let mut response = Response::new(());
+        *response.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+        let _ = incoming.respond.send_response(response, true);
+    });
+    let proxy = one_worker(&origin.config("", "", ""));
+    let mut client = proxy.connect("edge");
+    for (status, length) in [(200, Some("0")), (404, Some("0")), (204, None), (304, None)] {
+        let response = client.get(&format!("/{status}"));
+        assert_eq!((response.status, response.field("content-length")), (status, length));
+    }
+    client.send("HEAD /200 HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").field("content-length"), None);
+}
+
+#[test]
 fn trailers_of_responses_pass_to_both_versions() {
     let origin = Http2Origin::start(|mut incoming| async move {
         let mut send = incoming.respond.send_response(Response::new(()), false).expect("sends");

@@ -2,6 +2,7 @@
 //! No IO, no clock; imports httparse only. Everything here reads what a hostile peer wrote.
 
 pub mod client_hello;
+pub mod grpc_web;
 pub mod http1;
 pub mod http2;
 pub mod proxy_protocol;

@@ -38,6 +38,7 @@ pub const ROUTE: &[Key] = &[
     key("rate_limits", Tables(RATE_LIMIT), "Requests per time, over all cores; beyond them 429."),
     key("limits", Table(IN_FLIGHT), "Bounds of the whole route."),
     key("priority", OneOf(PRIORITIES), "Who is refused first by a saturated core; normal without it."),
+    key("grpc_web", Flag, "gRPC-Web calls are translated to gRPC; cors is widened by what their clients need."),
     key("max_body", Size, "Bytes of a request body; beyond it 413."),
 ];
 

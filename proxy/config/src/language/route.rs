@@ -73,6 +73,7 @@ pub(super) fn route(file: &mut File<'_>, table: &Table<'_, '_>, index: usize) ->
         retry_on,
         upgrades: table.texts(file, "upgrade").unwrap_or(default.upgrades),
         connect: table.flag(file, "connect").unwrap_or(false),
+        grpc_web: table.flag(file, "grpc_web").unwrap_or(false),
         max_body: table.size(file, "max_body"),
         rate_limits: limits::rate_limits(file, table),
         max_in_flight: limits::in_flight(file, table),

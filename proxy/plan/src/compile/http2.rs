@@ -1,7 +1,7 @@
 //! Checks of what is wanted of HTTP/2.
 
 use super::problem::{Place, Problems};
-use crate::model::{Http2, MAX_WINDOW};
+use crate::model::{Http2, MAX_WINDOW, Model, Protocol, Route};
 
 pub(super) fn check_http2(http2: &Http2, place: Place, problems: &mut Problems) {
     if !(1..=100_000).contains(&http2.max_streams) {
@@ -18,5 +18,23 @@ pub(super) fn check_http2(http2: &Http2, place: Place, problems: &mut Problems) 
     if http2.ping_interval.is_some_and(|interval| interval.is_zero()) || http2.max_age.is_some_and(|age| age.is_zero())
     {
         problems.add(place, "a time of http2 is zero: every connection would be closed at once");
+    }
+}
+
+/// gRPC-Web becomes gRPC, which needs trailers: HTTP/2.
+pub(super) fn check_grpc_web(model: &Model, route: &Route, at: usize, problems: &mut Problems) {
+    if !route.grpc_web {
+        return;
+    }
+    let wrong = route.targets.iter().find(|target| {
+        let cluster = model.clusters.iter().find(|cluster| cluster.name == target.cluster);
+        cluster.is_some_and(|cluster| cluster.protocol == Protocol::Http1)
+    });
+    if let Some(target) = wrong {
+        problems.hint(
+            Place::Route(at, "grpc_web"),
+            format!("cluster \"{}\" speaks HTTP/1, which carries no gRPC", target.cluster),
+            "give the cluster protocol = \"http2\"",
+        );
     }
 }

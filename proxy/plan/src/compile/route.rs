@@ -71,6 +71,7 @@ pub(super) fn check_routes(model: &Model, names: &Names<'_>, problems: &mut Prob
         }
         check_match(route, at, problems);
         check_policy(route, at, problems);
+        super::http2::check_grpc_web(model, route, at, problems);
         checked.add(route, at, problems);
     }
     check_mirror_cycles(model, problems);
@@ -181,6 +182,7 @@ impl Checked {
                     },
                     upgrades: route.upgrades.clone(),
                     allow_connect: route.connect,
+                    grpc_web: route.grpc_web,
                     max_body: route.max_body,
                     guards,
                     meters: registry.route(&route.name),

@@ -1,10 +1,12 @@
 //! What a route changes in messages, compiled: texts with variables, field edits, rewrites, redirects, CORS. Data and
 //! pure functions; the worker writes the heads.
 
+mod cors;
 mod text;
 
 use crate::model;
 use crate::route::Pattern;
+pub use cors::Cors;
 pub use text::{Text, VARIABLES, Values, Variable};
 
 /// Fields that a route can write into one head: set, renamed and added ones, and those of CORS.
@@ -221,70 +223,6 @@ pub enum Action {
     Respond(Box<model::Respond>),
 }
 
-/// Compiled CORS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cors {
-    origins: Vec<Box<str>>,
-    /// Joined by commas, as they are sent.
-    pub methods: Box<str>,
-    /// Likewise.
-    pub headers: Box<str>,
-    /// Likewise.
-    pub expose: Box<str>,
-    /// With credentials.
-    pub credentials: bool,
-    /// In seconds.
-    pub max_age: Option<u64>,
-}
-
-impl Cors {
-    fn new(wanted: &model::Cors) -> Result<Cors, String> {
-        if wanted.origins.is_empty() {
-            return Err("cors needs origins: [\"https://app.example.com\"], or [\"*\"]".to_owned());
-        }
-        if wanted.credentials && wanted.origins.iter().any(|origin| origin == "*") {
-            return Err(
-                "every origin with credentials would let any site act for the user; list the origins".to_owned()
-            );
-        }
-        if let Some(bad) = wanted.origins.iter().find(|origin| *origin != "*" && !origin.contains("://")) {
-            return Err(format!("\"{bad}\" is no origin: \"https://{bad}\""));
-        }
-        Ok(Cors {
-            origins: wanted.origins.iter().map(|origin| origin.to_ascii_lowercase().into()).collect(),
-            methods: wanted.methods.join(", ").into(),
-            headers: wanted.headers.join(", ").into(),
-            expose: wanted.expose.join(", ").into(),
-            credentials: wanted.credentials,
-            max_age: wanted.max_age.map(|age| age.as_secs()),
-        })
-    }
-
-    /// Whether scripts of an origin may read responses.
-    pub fn allows(&self, origin: &[u8]) -> bool {
-        let Ok(origin) = std::str::from_utf8(origin) else {
-            return false;
-        };
-        self.origins.iter().any(|allowed| match allowed.split_once("*.") {
-            _ if &**allowed == "*" => true,
-            Some((scheme, domain)) => {
-                let bytes = origin.as_bytes();
-                let (head, tail) = (scheme.as_bytes(), domain.as_bytes());
-                bytes.len() > head.len() + tail.len() + 1
-                    && bytes[..head.len()].eq_ignore_ascii_case(head)
-                    && bytes[bytes.len() - tail.len()..].eq_ignore_ascii_case(tail)
-                    && bytes[bytes.len() - tail.len() - 1] == b'.'
-            }
-            None => origin.eq_ignore_ascii_case(allowed),
-        })
-    }
-
-    /// Whether the answer is the same for every origin.
-    pub fn is_open(&self) -> bool {
-        self.origins.iter().any(|origin| &**origin == "*")
-    }
-}
-
 /// A route's action and what it changes.
 pub type Compiled = (Action, Option<Box<Filters>>);
 
@@ -319,7 +257,7 @@ impl Filters {
             host: host.map_err(at("rewrite"))?,
             request: Edits::new(&route.filters.request, pattern).map_err(at("request_headers"))?,
             response: Edits::new(&route.filters.response, pattern).map_err(at("response_headers"))?,
-            cors: route.cors.as_ref().map(Cors::new).transpose().map_err(at("cors"))?,
+            cors: route.cors.as_ref().map(|cors| Cors::new(cors, route.grpc_web)).transpose().map_err(at("cors"))?,
             needs_captures: false,
         };
         let action = match &route.action {
@@ -427,28 +365,5 @@ mod tests {
             to.drop_query = true;
         };
         assert_eq!(location(&path), "http://shop.example:8080/new/x");
-    }
-
-    #[test]
-    fn origins_are_whole_hosts() {
-        let cors = |origin: &str| {
-            Cors::new(&model::Cors {
-                origins: vec![origin.to_owned()],
-                methods: vec![],
-                headers: vec![],
-                expose: vec![],
-                credentials: false,
-                max_age: None,
-            })
-            .expect("an origin")
-        };
-        assert!(cors("https://*.example.com").allows(b"https://a.b.Example.com"));
-        for other in ["https://example.com", "http://a.example.com", "https://evilexample.com", "https://.example.com"]
-        {
-            assert!(!cors("https://*.example.com").allows(other.as_bytes()), "{other}");
-        }
-        assert!(cors("https://a.example").allows(b"https://a.example"));
-        assert!(!cors("https://a.example").allows(b"https://a.example.evil"));
-        assert!(cors("*").allows(b"null"));
     }
 }

@@ -167,6 +167,8 @@ pub struct Route {
     pub upgrades: Vec<String>,
     /// CONNECT is tunnelled.
     pub connect: bool,
+    /// gRPC-Web is translated to gRPC.
+    pub grpc_web: bool,
     /// Bytes of a request body.
     pub max_body: Option<u64>,
     /// Requests per time.
@@ -212,6 +214,7 @@ impl Default for Route {
             retry_on: vec![RetryOn::ConnectFailure, RetryOn::ResetBeforeResponse],
             upgrades: vec!["websocket".to_owned()],
             connect: false,
+            grpc_web: false,
             max_body: None,
             rate_limits: Vec::new(),
             max_in_flight: None,

@@ -95,6 +95,8 @@ pub struct Route {
     pub upgrades: Vec<String>,
     /// CONNECT is tunnelled.
     pub allow_connect: bool,
+    /// gRPC-Web is translated to gRPC.
+    pub grpc_web: bool,
     /// Bytes of a request body.
     pub max_body: Option<u64>,
     /// What stands before it, if anything.

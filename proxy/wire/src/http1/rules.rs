@@ -83,6 +83,8 @@ rejects! {
     ConnectionField = 400, "connection-field-in-http-2";
     /// An expectation that is not `100-continue` (RFC 9110 10.1.1).
     BadExpectation = 417, "bad-expectation";
+    /// A gRPC-Web text that is no base64.
+    BadBase64 = 400, "bad-base64";
 }
 
 #[cfg(test)]

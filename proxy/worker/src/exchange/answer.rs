@@ -8,7 +8,7 @@ use onehop_meter::names::Reason;
 use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
 use onehop_plan::outlier::Event;
-use onehop_wire::http1::{BodyLength, encode_response};
+use onehop_wire::http1::{BodyLength, Edits, encode_response};
 
 use super::attempt::{Answer, Attempt, Failure};
 use super::body::{Body, Broken};
@@ -20,6 +20,7 @@ use super::response::{Response, bad_response, download_fault, server_timing};
 use super::{Outcome, upgrade_allowed};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward::{self, Framed};
+use crate::http2::web::{self, Translated};
 use crate::http2::{grpc, message};
 use crate::upstream::{EndpointState, Lease, outlier};
 
@@ -33,6 +34,10 @@ impl Attempt<'_> {
         now: Nanos,
     ) {
         let (event, latency) = match answered {
+            // What became of a call shows in its trailers.
+            Ok(answer) if answer.head().status == 200 && answer.is_call => {
+                return outlier::answered(self.cluster, endpoint, now.saturating_sub(asked), now);
+            }
             Ok(answer) => match answer.head().status {
                 502..=504 => (Event::GatewayError, now.saturating_sub(asked)),
                 500.. => (Event::ServerError, now.saturating_sub(asked)),
@@ -43,6 +48,25 @@ impl Attempt<'_> {
             Err(_) => return,
         };
         outlier::report(self.cluster, endpoint, event, latency, now);
+    }
+
+    /// Whether the client makes a gRPC call.
+    pub(super) fn is_call(&self, client: &Leg<'_>) -> bool {
+        (client.is_http2() && grpc::is_grpc(self.request.head, self.request.bytes)) || self.web().is_some()
+    }
+
+    /// Books how a call ended that was answered.
+    fn report_call(&self, endpoint: &EndpointState, outcome: &Outcome, status: u16, now: Nanos) {
+        let event = match (outcome.grpc_status, outcome.fault) {
+            // It was booked by the status of its head.
+            _ if status != 200 => return,
+            (_, Some(fault)) if fault.side == Side::Upstream => Event::GatewayError,
+            (_, Some(_)) => return,
+            (Some(status), None) => grpc::event(status),
+            // Without a status it is no whole answer; clients take it for UNKNOWN.
+            (None, None) => Event::ServerError,
+        };
+        outlier::report(self.cluster, endpoint, event, 0, now);
     }
 
     /// What the route changes in the heads.
@@ -61,7 +85,7 @@ impl Attempt<'_> {
         ledger: &mut Ledger,
         outcome: &mut Outcome,
     ) -> Result<(), Failure> {
-        let Answer { mut lease, upload, response, replayed } = answer;
+        let Answer { mut lease, upload, response, replayed, is_call: _ } = answer;
         let passed = self.finish(client, &mut lease, upload, &response, ledger, outcome, replayed).await;
         self.shard.give_response(response);
         let failed = match &passed {
@@ -129,10 +153,9 @@ impl Attempt<'_> {
         if uploading && upload.is_done() && outcome.fault.is_none() {
             outcome.bytes_in = upload.bytes();
         }
-        if client.is_http2() && grpc::is_grpc(self.request.head, self.request.bytes) {
-            let in_head = head.fields.iter().find(|field| field.name.of(&response.bytes) == grpc::STATUS);
-            let in_head = in_head.and_then(|field| grpc::parse_status(field.value.of(&response.bytes)));
-            outcome.grpc_status = in_head.or(download.grpc_status());
+        if self.is_call(client) {
+            outcome.grpc_status = grpc::status_of_head(head, &response.bytes).or(download.grpc_status());
+            self.report_call(lease.endpoint(), outcome, head.status, ledger.latest());
         }
         outcome.bytes_out = download.bytes();
         self.shard.give_head(download.into_staged());
@@ -159,16 +182,27 @@ impl Attempt<'_> {
         let edit = forward::ResponseEdits { timing: timing.as_deref(), changes: self.changed() };
         let limits = self.limits();
         let from_http2 = lease.conn.leg().is_http2();
-        let reader = || match from_http2 {
-            true => Reader::http2(response.ends, limits),
-            false => Reader::http1(head.body, limits),
+        let web = self.web().filter(|_| from_http2 && web::is_translated(head, bytes));
+        let reader = || {
+            let reader = match from_http2 {
+                true => Reader::http2(response.ends, limits),
+                false => Reader::http1(head.body, limits),
+            };
+            match web {
+                Some(web) => Translated::response(web, reader),
+                None => reader,
+            }
         };
         match client {
             Leg::Http2(channel) => {
                 let reader = reader();
                 let ends = reader.is_done() && !head.tunnels;
                 let encoded = forward::response(self.request.head, head, bytes, framed, edit, |edits| {
-                    message::to_client(head, bytes, edits)
+                    let write = |edits: &Edits<'_>| message::to_client(head, bytes, edits);
+                    match web {
+                        Some(web) => web::response(web, head, bytes, edits, write),
+                        None => write(edits),
+                    }
                 });
                 let sent = channel.send_response(encoded, ends);
                 sent.ok_or(Fault::new(Side::Downstream, Step::Response, Reason::ClientLeft))?;
@@ -177,7 +211,11 @@ impl Attempt<'_> {
             _ => {
                 let mut out = self.shard.take_head();
                 forward::response(self.request.head, head, bytes, framed, edit, |edits| {
-                    encode_response(&mut out, head, bytes, edits);
+                    let mut write = |edits: &Edits<'_>| encode_response(&mut out, head, bytes, edits);
+                    match web {
+                        Some(web) => web::response(web, head, bytes, edits, write),
+                        None => write(edits),
+                    }
                 });
                 Ok(Flow::Wire(match from_http2 {
                     true => Body::of_frames(reader(), framed.framing, out, limits, None),

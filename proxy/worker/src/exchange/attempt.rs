@@ -13,7 +13,7 @@ use onehop_net::Size;
 use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
 use onehop_plan::Route;
-use onehop_wire::http1::{BodyLength, Limits, Method, ResponseHead, Version, encode_request, encode_response};
+use onehop_wire::http1::{BodyLength, Edits, Limits, Method, ResponseHead, encode_request};
 
 use super::body::{Body, Broken, Framing};
 use super::changes::Changes;
@@ -25,6 +25,7 @@ use super::response::{Response, bad_response};
 use super::{Outcome, Request, upgrade_allowed};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward;
+use crate::http2::web::{self, Translated, Web};
 use crate::http2::{self, message};
 use crate::shard::Shard;
 use crate::upstream::{ClusterState, Conn, Lease, Sought, Wanted, lease};
@@ -89,6 +90,8 @@ pub struct Answer {
     pub(super) response: Box<Response>,
     /// The whole request was sent at once.
     pub(super) replayed: bool,
+    /// It answers a gRPC call.
+    pub(super) is_call: bool,
 }
 
 impl Answer {
@@ -205,7 +208,7 @@ impl Attempt<'_> {
             client.consume(length as usize);
             outcome.bytes_in = length;
         }
-        Ok(Answer { lease, upload, response, replayed })
+        Ok(Answer { lease, upload, response, replayed, is_call: self.is_call(client) })
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -235,12 +238,19 @@ impl Attempt<'_> {
                     // A tunnel needs a connection of its own, which this cluster's protocol does not give.
                     return Err(Failure::new(Fault::new(Side::Proxy, Step::Lease, Reason::UpgradeRefused)));
                 }
+                let web = self.web();
                 let reader = self.reader(client);
+                let reader = match web {
+                    Some(web) => Translated::request(web, reader),
+                    None => reader,
+                };
                 let ends = reader.is_done();
                 let tls = self.cluster.cluster.borrow().tls.is_some();
+                let (head, bytes) = (request.head, request.bytes);
                 let encoded =
                     forward::request(&mut scratch, request, self.changed(), instance, upgrade, |target, edits| {
-                        message::to_upstream(request.head, request.bytes, target, tls, edits)
+                        let write = |edits: &Edits<'_>| message::to_upstream(head, bytes, target, tls, edits);
+                        if web.is_some() { web::request(head, bytes, edits, write) } else { write(edits) }
                     });
                 let encoded = encoded.map_err(|reject| Failure::new(Fault::rejected(reject)))?;
                 channel.send_request(encoded, ends);
@@ -249,6 +259,11 @@ impl Attempt<'_> {
         };
         self.shard.give_head(scratch);
         Ok(flow)
+    }
+
+    /// What the request is in gRPC-Web's terms, where the route translates it.
+    pub(super) fn web(&self) -> Option<Web> {
+        if self.route.grpc_web { Web::of(self.request.head, self.request.bytes) } else { None }
     }
 
     fn wire(&self, client: &Leg<'_>, head: Vec<u8>) -> Body {
@@ -455,42 +470,5 @@ impl Attempt<'_> {
             Broken::TooLarge => Fault::new(Side::Downstream, Step::Request, Reason::BodyTooLarge),
             Broken::Sink => Fault::new(Side::Upstream, Step::Request, Reason::UpstreamReset),
         }
-    }
-
-    async fn pass_interim(
-        &self,
-        client: &mut Leg<'_>,
-        lease: &mut Lease,
-        response: &mut Response,
-    ) -> Result<(), Failure> {
-        response.continued |= response.head.status == 100;
-        // HTTP/1.0 knows no interim responses (RFC 9110 15.2); 100 goes only to who asked for it.
-        let wanted = response.head.status != 100 || self.request.head.expect_continue;
-        let (head, bytes) = (&response.head, &response.bytes);
-        let framed = forward::Framed { close: false, framing: Framing::Verbatim };
-        let left = |_| Failure::new(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft));
-        match client {
-            Leg::Http1(stream) if wanted && self.request.head.version != Version::Http10 => {
-                let mut out = self.shard.take_head();
-                forward::response(self.request.head, head, bytes, &framed, Default::default(), |edits| {
-                    encode_response(&mut out, head, bytes, edits);
-                });
-                stream.deadline().arm(clock::after(clock::now(), self.body_timeout()), Ends::Both);
-                let written = stream.write_all(&out).await;
-                stream.deadline().disarm();
-                self.shard.give_head(out);
-                written.map_err(|_| left(()))?;
-            }
-            Leg::Http2(channel) if wanted => {
-                let interim = forward::response(self.request.head, head, bytes, &framed, Default::default(), |edits| {
-                    message::to_client(head, bytes, edits)
-                });
-                channel.send_interim(interim).ok_or_else(|| left(()))?;
-            }
-            _ => {}
-        }
-        lease.conn.leg().consume(response.end);
-        response.next();
-        Ok(())
     }
 }

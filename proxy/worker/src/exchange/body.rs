@@ -67,6 +67,7 @@ pub struct Body {
     bytes: u64,
     max_bytes: u64,
     sink_full: bool,
+    grpc_status: Option<u16>,
 }
 
 impl Body {
@@ -102,7 +103,13 @@ impl Body {
             bytes: 0,
             max_bytes: max_bytes.unwrap_or(u64::MAX),
             sink_full: false,
+            grpc_status: None,
         }
+    }
+
+    /// The `grpc-status` of the trailers that have passed.
+    pub fn grpc_status(&self) -> Option<u16> {
+        self.grpc_status
     }
 
     /// Payload bytes that have passed.
@@ -210,6 +217,9 @@ impl Body {
     fn take_frame(&mut self, next: Next) -> Result<(), Broken> {
         match next {
             Next::Data { length, last } => {
+                if last && let Left::Frames(reader) = &self.left {
+                    self.grpc_status = reader.grpc_status();
+                }
                 if self.framing == Framing::Chunked {
                     push_size_line(&mut self.staged, length);
                     self.closes_chunk = true;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Range;
 
-use onehop_plan::filter::{Edits, Filters, Values};
+use onehop_plan::filter::{Cors, Edits, Filters, Values};
 use onehop_plan::route::{Captures, Normal};
 use onehop_plan::{Route, filter};
 use onehop_wire::http1::{Field, Known};
@@ -29,8 +29,6 @@ pub struct Changes {
     host: Option<Part>,
     request: Vec<(Part, Part)>,
     response: Vec<(Part, Part)>,
-    /// The request's origin may read the response.
-    allows_origin: bool,
 }
 
 /// A header's value: several lines are one value, joined by commas (RFC 9110 5.3).
@@ -105,6 +103,27 @@ pub fn captures(route: &Route, matched: &[u8]) -> Captures {
     if needed { route.pattern.captures(matched).unwrap_or_default() } else { Captures::default() }
 }
 
+/// What lets the scripts of the request's origin read a response: names in lower case.
+fn fields_of<'a>(request: &'a Request<'_>, cors: &'a Cors) -> impl Iterator<Item = (&'static str, Cow<'a, [u8]>)> {
+    let origin = header(request, "origin").filter(|origin| cors.allows(origin));
+    let allowed = origin.is_some();
+    let vary = (!cors.is_open()).then_some(("vary", Cow::Borrowed(&b"Origin"[..])));
+    let origin = origin.map(|origin| if cors.is_open() { Cow::Borrowed(&b"*"[..]) } else { origin });
+    let credentials = (allowed && cors.credentials).then_some(Cow::Borrowed(&b"true"[..]));
+    let expose = (allowed && !cors.expose.is_empty()).then_some(Cow::Borrowed(cors.expose.as_bytes()));
+    vary.into_iter()
+        .chain(origin.map(|value| ("access-control-allow-origin", value)))
+        .chain(credentials.map(|value| ("access-control-allow-credentials", value)))
+        .chain(expose.map(|value| ("access-control-expose-headers", value)))
+}
+
+/// The same for an answer of our own.
+pub fn cors_fields(request: &Request<'_>, route: &Route) -> Vec<(&'static str, Vec<u8>)> {
+    let cors = route.filters.as_ref().and_then(|filters| filters.cors.as_ref());
+    let fields = cors.map(|cors| fields_of(request, cors).map(|(name, value)| (name, value.into_owned())).collect());
+    fields.unwrap_or_default()
+}
+
 impl Changes {
     /// Works the changes out.
     pub fn prepare(&mut self, request: &Request<'_>, route: &Route, normal: Normal<'_>) {
@@ -147,7 +166,7 @@ impl Changes {
         self.bytes.clear();
         self.request.clear();
         self.response.clear();
-        (self.target, self.host, self.allows_origin) = (None, None, false);
+        (self.target, self.host) = (None, None);
     }
 
     fn part(&mut self, name: &[u8], value: &[u8]) -> (Part, Part) {
@@ -172,21 +191,9 @@ impl Changes {
     /// The CORS fields of an ordinary response.
     fn cors(&mut self, request: &Request<'_>, filters: &Filters) {
         let Some(cors) = &filters.cors else { return };
-        let add = |changes: &mut Changes, name: &str, value: &[u8]| {
-            let part = changes.part(name.as_bytes(), value);
-            changes.response.push(part);
-        };
-        if !cors.is_open() {
-            add(self, "Vary", b"Origin");
-        }
-        let Some(origin) = header(request, "origin").filter(|origin| cors.allows(origin)) else { return };
-        self.allows_origin = true;
-        add(self, "Access-Control-Allow-Origin", if cors.is_open() { b"*" } else { &origin });
-        if cors.credentials {
-            add(self, "Access-Control-Allow-Credentials", b"true");
-        }
-        if !cors.expose.is_empty() {
-            add(self, "Access-Control-Expose-Headers", cors.expose.as_bytes());
+        for (name, value) in fields_of(request, cors) {
+            let part = self.part(name.as_bytes(), &value);
+            self.response.push(part);
         }
     }
 

@@ -47,7 +47,7 @@ impl Flow {
     /// The `grpc-status` of the trailers that have passed.
     pub fn grpc_status(&self) -> Option<u16> {
         match self {
-            Flow::Wire(_) => None,
+            Flow::Wire(body) => body.grpc_status(),
             Flow::Frames(pour) => pour.grpc_status(),
         }
     }

@@ -5,8 +5,10 @@ mod admission;
 pub mod answer;
 pub mod attempt;
 pub mod body;
+mod bounded;
 pub mod changes;
 pub mod flow;
+mod interim;
 pub mod leg;
 mod local;
 pub mod pour;
@@ -14,6 +16,7 @@ pub mod reader;
 mod response;
 pub mod routing;
 
+pub use bounded::run_bounded;
 pub use leg::Leg;
 pub use response::Response;
 
@@ -244,6 +247,7 @@ async fn attempts(
     let mut held = None;
     // One time-out for all attempts together, as in Envoy.
     let due = route.timeout.map_or(Nanos::MAX, |timeout| clock::after(ledger.latest(), timeout));
+    let due = due.min(request.deadline.unwrap_or(Nanos::MAX));
     loop {
         outcome.attempts += 1;
         let attempt = Attempt { shard, request, route, cluster, wanted, held: None, due, changes, hash };

@@ -56,7 +56,7 @@ impl Pour {
 
     /// The `grpc-status` of the trailers.
     pub fn grpc_status(&self) -> Option<u16> {
-        self.grpc_status
+        self.grpc_status.or_else(|| self.reader.grpc_status())
     }
 
     /// Nothing more is to be sent.

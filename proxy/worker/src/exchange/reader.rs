@@ -10,6 +10,7 @@ use onehop_wire::http1::{BodyLength, ChunkedDecoder, Limits, Part};
 use super::body::Broken;
 use super::leg::Leg;
 use crate::http2::Incoming;
+use crate::http2::web::Translated;
 
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ enum From {
     Frames,
     /// A body held in memory, to be sent by any number of attempts.
     Held(Bytes),
+    /// A body of gRPC-Web, translated as it passes.
+    Web(Box<Translated>),
 }
 
 /// A body on its way in.
@@ -66,6 +69,25 @@ impl Reader {
         Reader { from, limits }
     }
 
+    /// A body that is translated as it passes.
+    pub fn translated(translated: Box<Translated>) -> Reader {
+        let limits = translated.limits();
+        Reader { from: From::Web(translated), limits }
+    }
+
+    /// The limits of its trailers.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// The `grpc-status` of trailers that were made part of the body.
+    pub fn grpc_status(&self) -> Option<u16> {
+        match &self.from {
+            From::Web(web) => web.grpc_status(),
+            _ => None,
+        }
+    }
+
     /// Whether nothing is left to come.
     pub fn is_done(&self) -> bool {
         matches!(self.from, From::Nothing)
@@ -78,18 +100,24 @@ impl Reader {
 
     /// The bytes that [`Next::Data`] speaks of.
     pub fn data<'x>(&'x self, leg: &'x Leg<'_>) -> &'x [u8] {
-        if let From::Held(bytes) = &self.from { bytes } else { leg.buffered() }
+        match &self.from {
+            From::Held(bytes) => bytes,
+            From::Web(web) => web.data(leg),
+            _ => leg.buffered(),
+        }
     }
 
     /// The first `count` of them were passed on.
     pub fn consume(&mut self, leg: &mut Leg<'_>, count: usize) {
-        if let From::Held(bytes) = &mut self.from {
-            let _ = bytes.split_to(count);
-            if bytes.is_empty() {
-                self.from = From::Nothing;
+        match &mut self.from {
+            From::Held(bytes) => {
+                let _ = bytes.split_to(count);
+                if bytes.is_empty() {
+                    self.from = From::Nothing;
+                }
             }
-        } else {
-            leg.consume(count);
+            From::Web(web) => web.consume(leg, count),
+            _ => leg.consume(count),
         }
     }
 
@@ -103,6 +131,7 @@ impl Reader {
                 }
                 taken
             }
+            (From::Web(web), leg) => web.take(leg, count),
             (_, Leg::Http2(channel)) => channel.take(count),
             (_, Leg::Nobody) => Bytes::new(),
             (_, Leg::Http1(stream)) => {
@@ -118,6 +147,7 @@ impl Reader {
         match (&mut self.from, leg) {
             (From::Nothing, _) => Poll::Ready(Ok(Next::End)),
             (From::Held(bytes), _) => Poll::Ready(Ok(Next::Data { length: bytes.len(), last: true })),
+            (From::Web(web), leg) => web.poll_next(cx, leg),
             (From::Frames, Leg::Http2(channel)) => match ready!(channel.poll_incoming(cx)) {
                 Incoming::Data { last } => {
                     let length = channel.buffered().len();

@@ -3,9 +3,10 @@
 use std::io::Write;
 
 use onehop_net::Stream;
-use onehop_wire::http1::{Method, Version};
+use onehop_wire::http1::Version;
 
 use crate::fault::Fault;
+use crate::http2::grpc;
 
 /// The reason phrases of the statuses that we send ourselves (RFC 9110 15).
 pub fn phrase(status: u16) -> &'static str {
@@ -45,8 +46,41 @@ pub fn phrase(status: u16) -> &'static str {
     }
 }
 
-/// Encodes the answer to a failed request.
-pub fn encode(out: &mut Vec<u8>, fault: &Fault, status: u16, method: Method, version: Version, close: bool) {
+/// The answer to a failed call of gRPC-Web: a status in the head, and no message. Without fields for browsers, which
+/// the caller adds; [`finish`] ends it.
+pub fn encode_call(out: &mut Vec<u8>, fault: &Fault, status: u16, kind: &str) {
+    let reason = fault.name();
+    // Writing to a vector cannot fail.
+    let _ = write!(
+        out,
+        "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: 0\r\ngrpc-status: {}\r\ngrpc-message: {reason}\r\nProxy-Status: onehop; error={}; details=\"{reason}\"\r\n",
+        grpc::status_of(status),
+        rfc9209(fault),
+    );
+}
+
+/// Ends a head.
+pub fn finish(out: &mut Vec<u8>, version: Version, close: bool) {
+    if close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if version == Version::Http10 {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Adds fields.
+pub fn add_fields(out: &mut Vec<u8>, fields: &[(&'static str, Vec<u8>)]) {
+    for (name, value) in fields {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Begins the answer to a failed request; [`finish`] ends its head, and [`body`] follows.
+pub fn encode(out: &mut Vec<u8>, fault: &Fault, status: u16) {
     let reason = fault.name();
     let body_length = phrase(status).len() + reason.len() + 3;
     // Writing to a vector cannot fail.
@@ -69,15 +103,12 @@ pub fn encode(out: &mut Vec<u8>, fault: &Fault, status: u16, method: Method, ver
     if status == 405 {
         out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n");
     }
-    if close {
-        out.extend_from_slice(b"Connection: close\r\n");
-    } else if version == Version::Http10 {
-        out.extend_from_slice(b"Connection: keep-alive\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
-    if method != Method::Head {
-        let _ = writeln!(out, "{}: {reason}", phrase(status));
-    }
+}
+
+/// Writes the body that [`encode`] has announced.
+pub fn body(out: &mut Vec<u8>, fault: &Fault, status: u16) {
+    // Writing to a vector cannot fail.
+    let _ = writeln!(out, "{}: {}", phrase(status), fault.name());
 }
 
 /// The registered error type of RFC 9209 2.3 that fits best.

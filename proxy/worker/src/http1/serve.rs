@@ -11,14 +11,15 @@ use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
 use onehop_net::{Size, Stream};
 use onehop_plan::Listener;
-use onehop_wire::http1::{HeadScanner, Limits, RequestHead};
+use onehop_wire::http1::{HeadScanner, Limits, Method, RequestHead};
 
 use super::forward::{Identity, Origin};
 use super::reply;
 use crate::access_log;
 use crate::connections::{Doing, Entry, Listed};
-use crate::exchange::{self, Leg, Outcome, Request};
+use crate::exchange::{self, Leg, Outcome, Request, changes};
 use crate::fault::{Fault, Side, Step};
+use crate::http2::grpc;
 use crate::shard::Shard;
 
 /// Serves a connection until it ends; true at once if it begins with the preface of HTTP/2, which is left to be read.
@@ -249,9 +250,19 @@ async fn exchange_one(
     #[cfg(debug_assertions)]
     panic_on_request(head, bytes);
     let identity = Identity::new(|| shard.random());
-    let request = Request { head, bytes, origin, identity: &identity, listener, deadline: None };
+    // Calls of gRPC-Web are POSTs.
+    let timeout = if head.method == Method::Post { grpc::web_timeout(head, bytes) } else { None };
+    let deadline = timeout.map(|timeout| clock::after(ledger.latest(), timeout));
+    let request = Request { head, bytes, origin, identity: &identity, listener, deadline };
     listener.meters.core(shard.outfit.core).requests.add(1);
-    let outcome = exchange::run(shard, &request, &mut Leg::Http1(stream), ledger).await;
+    let outcome = if deadline.is_none() {
+        exchange::run(shard, &request, &mut Leg::Http1(stream), ledger).await
+    } else {
+        let mut outcome = Outcome::default();
+        let mut leg = Leg::Http1(stream);
+        Box::pin(exchange::run_bounded(shard, &request, &mut leg, ledger, &mut outcome)).await;
+        outcome
+    };
     conclude(shard, stream, entry, listener, origin, Some(&request), outcome, ledger).await
 }
 
@@ -324,15 +335,27 @@ async fn answer(
         return false;
     }
     let status = fault.status(listener.http.connect_failure_502);
-    let method = request.map_or(Default::default(), |request| request.head.method);
+    let method = request.map_or_else(Default::default, |request| request.head.method);
     let version = request.map_or(Default::default(), |request| request.head.version);
     // Only a request without a body, or one that was read, leaves the connection at a request's beginning.
     let clean = request
         .is_some_and(|request| request.head.keep_alive && request.head.body == onehop_wire::http1::BodyLength::None);
     let keep = clean && fault.side != Side::Downstream;
     let mut out = Vec::with_capacity(512);
-    reply::encode(&mut out, fault, status, method, version, !keep);
-    outcome.status = status;
+    let call = request.and_then(|request| grpc::web_call(request.head, request.bytes));
+    match call {
+        Some(kind) => reply::encode_call(&mut out, fault, status, kind),
+        None => reply::encode(&mut out, fault, status),
+    }
+    if let (Some(request), Some(route)) = (request, outcome.route.as_deref()) {
+        reply::add_fields(&mut out, &changes::cors_fields(request, route));
+    }
+    reply::finish(&mut out, version, !keep);
+    if call.is_none() && method != Method::Head {
+        reply::body(&mut out, fault, status);
+    }
+    outcome.status = if call.is_some() { 200 } else { status };
+    outcome.grpc_status = call.map(|_| grpc::status_of(status));
     stream.deadline().arm(clock::after(clock::now(), listener.http.body_idle_timeout), Ends::Both);
     let written = stream.write_all(&out).await;
     stream.deadline().disarm();

@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
-use onehop_wire::http1::{Known, RequestHead};
+use onehop_plan::outlier::Event;
+use onehop_wire::http1::{Known, RequestHead, ResponseHead};
+
+use super::web::Web;
 
 /// The field that carries a call's deadline.
 pub const TIMEOUT: &[u8] = b"grpc-timeout";
+
+/// The content type of calls.
+pub const TYPE: &[u8] = b"application/grpc";
 
 /// The field that carries a call's status.
 pub const STATUS: &[u8] = b"grpc-status";
@@ -23,22 +29,54 @@ pub fn status_in(lines: &[u8]) -> Option<u16> {
     })
 }
 
+/// The status in a response's head: that of an answer without trailers of its own.
+pub fn status_of_head(head: &ResponseHead, bytes: &[u8]) -> Option<u16> {
+    let field = head.fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(STATUS))?;
+    parse_status(field.value.of(bytes))
+}
+
+/// What a call that ended with this status says of its endpoint: what the same HTTP status says in Envoy. UNAVAILABLE and
+/// DEADLINE_EXCEEDED are 503 and 504; UNKNOWN, UNIMPLEMENTED, INTERNAL and DATA_LOSS are other errors of the server; the
+/// rest is the caller's affair.
+pub fn event(status: u16) -> Event {
+    match status {
+        4 | 14 => Event::GatewayError,
+        2 | 12 | 13 | 15 | 17.. => Event::ServerError,
+        _ => Event::Success,
+    }
+}
+
 /// Whether a request is gRPC: `application/grpc`, with or without a suffix; gRPC-Web is another type.
 pub fn is_grpc(head: &RequestHead, bytes: &[u8]) -> bool {
     head.find(Known::ContentType).is_some_and(|field| is_grpc_type(field.value.of(bytes)))
 }
 
+/// The content type that a call of gRPC or gRPC-Web is answered with, where there is no message.
+pub fn call(head: &RequestHead, bytes: &[u8]) -> Option<&'static str> {
+    if is_grpc(head, bytes) { Some("application/grpc") } else { Web::of(head, bytes).map(Web::content_type) }
+}
+
 /// Whether a content type is gRPC's.
 pub fn is_grpc_type(value: &[u8]) -> bool {
-    let prefix = b"application/grpc";
-    value.len() >= prefix.len()
-        && value[..prefix.len()].eq_ignore_ascii_case(prefix)
-        && matches!(value.get(prefix.len()), None | Some(b'+' | b';' | b' '))
+    value.len() >= TYPE.len()
+        && value[..TYPE.len()].eq_ignore_ascii_case(TYPE)
+        && matches!(value.get(TYPE.len()), None | Some(b'+' | b';' | b' '))
+}
+
+/// [`call`] where only gRPC-Web is spoken.
+pub fn web_call(head: &RequestHead, bytes: &[u8]) -> Option<&'static str> {
+    Web::of(head, bytes).map(Web::content_type)
+}
+
+/// [`timeout`] where only gRPC-Web is spoken.
+pub fn web_timeout(head: &RequestHead, bytes: &[u8]) -> Option<Duration> {
+    Web::of(head, bytes)?;
+    head.value(bytes, "grpc-timeout").and_then(parse_timeout)
 }
 
 /// The deadline that a gRPC request brings.
 pub fn timeout(head: &RequestHead, bytes: &[u8]) -> Option<Duration> {
-    if !is_grpc(head, bytes) {
+    if !is_grpc(head, bytes) && Web::of(head, bytes).is_none() {
         return None;
     }
     head.value(bytes, "grpc-timeout").and_then(parse_timeout)
@@ -110,6 +148,23 @@ mod tests {
             write_timeout(&mut text, Duration::from_nanos(left));
             let read = parse_timeout(&text).expect("its own format").as_nanos() as u64;
             assert!(read <= left && left - read <= left / 10_000, "{left} {read}");
+        }
+    }
+
+    #[test]
+    fn statuses_say_whose_fault_it_was() {
+        for (status, expected) in [
+            (0, Event::Success),
+            (1, Event::Success),
+            (5, Event::Success),
+            (16, Event::Success),
+            (4, Event::GatewayError),
+            (14, Event::GatewayError),
+            (2, Event::ServerError),
+            (13, Event::ServerError),
+            (99, Event::ServerError),
+        ] {
+            assert_eq!(event(status), expected, "{status}");
         }
     }
 

@@ -7,6 +7,7 @@ mod reply;
 mod serve;
 mod stream;
 mod tunnel;
+pub mod web;
 
 pub use channel::{Channel, Heard, Incoming};
 pub use serve::serve;

@@ -14,8 +14,15 @@ pub fn is_answered(status: u16) -> bool {
     matches!(status, 414 | 417 | 431 | 501)
 }
 
-/// Sends it.
-pub fn send(channel: &mut Channel, fault: &Fault, status: u16, is_grpc: bool, head_only: bool) {
+/// Sends it. `call` is the content type that a gRPC client is answered with, `cors` what lets a browser read it.
+pub fn send(
+    channel: &mut Channel,
+    fault: &Fault,
+    status: u16,
+    call: Option<&'static str>,
+    head_only: bool,
+    cors: &[(&'static str, Vec<u8>)],
+) {
     let reason = fault.name();
     let mut response = Response::new(());
     let fields = response.headers_mut();
@@ -30,8 +37,13 @@ pub fn send(channel: &mut Channel, fault: &Fault, status: u16, is_grpc: bool, he
             fields.extend(HeaderValue::from_str(&text).ok().map(|value| (HeaderName::from_static(name), value)));
         }
     }
-    if is_grpc {
-        fields.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    for (name, value) in cors {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            fields.insert(HeaderName::from_static(name), value);
+        }
+    }
+    if let Some(kind) = call {
+        fields.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(kind));
         fields.insert(HeaderName::from_static("grpc-status"), HeaderValue::from(grpc::status_of(status)));
         fields.insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static(reason));
         // A client that has left hears nothing; so below.

@@ -8,16 +8,14 @@ use h2::Reason as Code;
 use onehop_meter::ledger::{Ledger, State, Step as Mark};
 use onehop_meter::names::Reason;
 use onehop_net::clock;
-use onehop_net::deadline::sleep_until;
-use onehop_net::stream::{Either, first};
 use onehop_plan::Listener;
 use onehop_wire::http1::Method;
 
 use super::serve::{Client, Open};
 use super::{Channel, grpc, message, reply, tunnel};
 use crate::access_log;
-use crate::exchange::{self, Leg, Outcome, Request};
-use crate::fault::{Fault, Side, Step};
+use crate::exchange::{self, Leg, Outcome, Request, changes};
+use crate::fault::{Fault, Step};
 use crate::http1::forward::Identity;
 
 /// Serves one stream; a panic ends it alone.
@@ -66,38 +64,13 @@ async fn one(client: Rc<Client>, request: http::Request<h2::RecvStream>, respond
             };
             listener.meters.core(shard.outfit.core).requests.add(1);
             let mut outcome = Outcome::default();
-            run(&client, &request, &mut channel, &mut ledger, &mut outcome).await;
+            exchange::run_bounded(shard, &request, &mut Leg::Http2(&mut channel), &mut ledger, &mut outcome).await;
             conclude(&client, &listener, &mut channel, Some(&request), outcome, &mut ledger).await;
         }
     }
     drop(channel);
     shard.give_head(bytes);
     shard.give_request(head);
-}
-
-/// Runs the exchange; a `grpc-timeout` bounds all of it.
-async fn run(
-    client: &Client,
-    request: &Request<'_>,
-    channel: &mut Channel,
-    ledger: &mut Ledger,
-    outcome: &mut Outcome,
-) {
-    let Some(due) = request.deadline else {
-        exchange::run_into(&client.shard, request, &mut Leg::Http2(channel), ledger, outcome).await;
-        return;
-    };
-    let over = {
-        let mut leg = Leg::Http2(channel);
-        let exchange = exchange::run_into(&client.shard, request, &mut leg, ledger, outcome);
-        matches!(first(exchange, sleep_until(due)).await, Either::Right(()))
-    };
-    if over {
-        outcome.started = channel.has_answered();
-        outcome.tunnel = None;
-        outcome.fault = Some(Fault::new(Side::Upstream, Step::Wait, Reason::UpstreamTimeout));
-        ledger.enter(State::Hop, clock::now());
-    }
 }
 
 async fn conclude(
@@ -150,9 +123,10 @@ fn answer(
         channel.reset(Code::PROTOCOL_ERROR);
         return;
     }
-    let is_grpc = request.is_some_and(|request| grpc::is_grpc(request.head, request.bytes));
+    let call = request.and_then(|request| grpc::call(request.head, request.bytes));
     let head_only = request.is_some_and(|request| request.head.method == Method::Head);
-    outcome.status = if is_grpc { 200 } else { status };
-    outcome.grpc_status = is_grpc.then(|| grpc::status_of(status));
-    reply::send(channel, fault, status, is_grpc, head_only);
+    outcome.status = if call.is_some() { 200 } else { status };
+    outcome.grpc_status = call.map(|_| grpc::status_of(status));
+    let cors = request.zip(outcome.route.as_deref()).map(|(request, route)| changes::cors_fields(request, route));
+    reply::send(channel, fault, status, call, head_only, &cors.unwrap_or_default());
 }

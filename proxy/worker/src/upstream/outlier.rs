@@ -41,6 +41,15 @@ pub fn report(cluster: &ClusterState, endpoint: &EndpointState, event: Event, la
     }
 }
 
+/// Books how long an answer took whose outcome is still to come.
+pub fn answered(cluster: &ClusterState, endpoint: &EndpointState, latency_ns: u64, now: Nanos) {
+    if !cluster.watches.get() {
+        return;
+    }
+    observe(&endpoint.latency, latency_ns, now);
+    endpoint.endpoint.borrow().meters.core(cluster.core).latency_ns.add(latency_ns);
+}
+
 fn observe(latency: &Cell<Ewma>, latency_ns: u64, now: Nanos) {
     let mut value = latency.get();
     value.observe(latency_ns, now);

@@ -126,6 +126,13 @@ impl Proxy {
         (response.status, response.text())
     }
 
+    /// The same to a POST without a body.
+    pub fn admin_post(&self, path: &str) -> (u16, String) {
+        let mut client = Client::connect(self.find("admin "));
+        let response = client.ask(format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"));
+        (response.status, response.text())
+    }
+
     /// The sum of a metric's samples whose labels contain the text.
     pub fn metric(&self, name: &str, labels: &str) -> f64 {
         let (_, text) = self.admin("/metrics");

@@ -23,11 +23,7 @@ pub fn gateway(listen: SocketAddr, to: &[String]) -> Result<Model, String> {
     }
     Ok(Model {
         listeners: vec![Listener::new("edge", listen, Layer::Http)],
-        routes: vec![Route {
-            name: "all".to_owned(),
-            targets: vec![Target { cluster: "upstream".to_owned(), weight: 1 }],
-            ..Route::default()
-        }],
+        routes: vec![Route { name: "all".to_owned(), targets: vec![Target::new("upstream")], ..Route::default() }],
         clusters: vec![Cluster { name: "upstream".to_owned(), endpoints, ..Cluster::default() }],
         ..Model::default()
     })
@@ -129,7 +125,7 @@ impl Sidecar {
             let name = numbered("outbound", at);
             // Unknown destinations are passed on as bytes.
             let mut listener = Listener::new(&name, *address, Layer::Tcp);
-            listener.tcp = vec![Target { cluster: "outbound-unknown".to_owned(), weight: 1 }];
+            listener.tcp = vec![Target::new("outbound-unknown")];
             model.listeners.push(Listener { capture: true, transparent: self.transparent, ..listener });
             outbound.push(name);
         }
@@ -173,7 +169,7 @@ impl Sidecar {
         let layer = layer.unwrap_or(base.layer);
         let mut listener = Listener { layer, detect_timeout: Some(self.detect_timeout), ..base };
         if layer != Layer::Http {
-            listener.tcp = vec![Target { cluster: cluster.to_owned(), weight: 1 }];
+            listener.tcp = vec![Target::new(cluster)];
         }
         // What the other side's sidecar says is believed: it has shown who it is.
         listener.http.request_id = RequestId::Keep;
@@ -233,7 +229,7 @@ impl Sidecar {
     fn outward(&self, base: Listener, cluster: &str) -> Listener {
         let mut listener = Listener { detect_timeout: Some(self.detect_timeout), ..base };
         if listener.layer != Layer::Http {
-            listener.tcp = vec![Target { cluster: cluster.to_owned(), weight: 1 }];
+            listener.tcp = vec![Target::new(cluster)];
         }
         listener.http.request_id = RequestId::Keep;
         listener
@@ -274,7 +270,7 @@ fn route(name: &str, listeners: &[String], cluster: &str) -> Route {
     Route {
         name: name.to_owned(),
         listeners: listeners.to_vec(),
-        targets: vec![Target { cluster: cluster.to_owned(), weight: 1 }],
+        targets: vec![Target::new(cluster)],
         timeout: None,
         ..Route::default()
     }

@@ -55,6 +55,8 @@ reasons! {
     BodyTooLarge = "body-too-large",
     /// A connection or request limit of the cluster.
     Overflow = "overflow",
+    /// Waited in line for longer than overload leaves time for.
+    QueueAge = "queue-age",
     /// The listener's or the core's connection limit.
     OverCapacity = "over-capacity",
     /// More requests than the route's rate limit lets pass.

@@ -23,5 +23,5 @@ pub use outlier::DRAINED;
 pub use route::HostTable;
 pub use snapshot::{
     Cluster, ClusterRef, ConnectionLimits, Endpoint, EndpointSet, HttpPolicy, Listener, Mirror, Own, Pool, Retry,
-    Route, Snapshot, Split, TcpPolicy,
+    Route, Snapshot, Split, Sticky, Subset, TcpPolicy,
 };

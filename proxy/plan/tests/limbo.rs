@@ -185,7 +185,7 @@ fn model(case: &Value, is_server: bool) -> Model {
     }
     model.listeners.push(listener);
     model.clusters.push(cluster);
-    let targets = vec![Target { cluster: "web".to_owned(), weight: 1 }];
+    let targets = vec![Target::new("web")];
     model.routes.push(Route { name: "all".to_owned(), targets, ..Route::default() });
     model
 }

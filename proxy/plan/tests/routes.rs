@@ -29,7 +29,7 @@ fn model(routes: Vec<Route>) -> Model {
         if route.name.is_empty() {
             route.name = format!("r{at}");
         }
-        route.targets = vec![model::Target { cluster: "c".to_owned(), weight: 1 }];
+        route.targets = vec![model::Target::new("c")];
     }
     model
 }

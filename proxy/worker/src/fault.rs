@@ -107,9 +107,8 @@ impl Fault {
             Shed => 503,
             TlsFailed | ConnectRefused | ConnectTimeout | ConnectFailed | NoEndpoint if connect_failure_502 => 502,
             TlsFailed | DestinationRefused => 503,
-            NoEndpoint | ConnectRefused | ConnectTimeout | ConnectFailed | Overflow | OverCapacity | ShuttingDown => {
-                503
-            }
+            NoEndpoint | ConnectRefused | ConnectTimeout | ConnectFailed | Overflow | QueueAge | OverCapacity
+            | ShuttingDown => 503,
             UpstreamReset | UpstreamClosed if connect_failure_502 => 502,
             UpstreamReset | UpstreamClosed => 503,
             UpstreamBadResponse | UpstreamTruncated => 502,

@@ -106,9 +106,8 @@ async fn run(
     let mut avoid = Vec::new();
     let mut attempt = 0;
     let connected = loop {
-        match lease(&cluster, Wanted::Bytes, Sought { destination: origin.destination, hash }, &mut avoid, clock::now())
-            .await
-        {
+        let sought = Sought { hash, subset: reference.subset.as_ref(), ..Sought::to(origin.destination) };
+        match lease(&cluster, Wanted::Bytes, sought, &mut avoid, clock::now()).await {
             Err(fault) if fault.retryable && attempt < 2 => attempt += 1,
             other => break other,
         }

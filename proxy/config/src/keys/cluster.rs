@@ -33,7 +33,14 @@ pub const CLUSTER: &[Key] = &[
     key("outlier", Table(OUTLIER), "Ejects endpoints that fail for a while."),
     key("health", Table(HEALTH), "Active checks."),
     key("retry_budget", Number, "Retries under way in percent of the requests in flight; 20 without it."),
-    key("limits", Table(LIMITS), "Bounds over all cores, an even share each."),
+    key("limits", Table(LIMITS), "Bounds of the cluster and of each of its endpoints."),
+    key(
+        "subset_fallback",
+        OneOf(&["none", "any", "default"]),
+        "Where requests go whose subset cannot serve: nowhere (503), to any endpoint, or to default_subset.",
+    ),
+    key("default_subset", Map, "The labels of the subset that others fall back to."),
+    key("sticky", Table(STICKY), "Keeps a client at its endpoint by a cookie of ours."),
     key(
         "adaptive",
         Table(ADAPTIVE),
@@ -53,6 +60,7 @@ const ENDPOINT: &[Key] = &[
     key("weight", Number, "Its weight among the others."),
     key("zone", Text, "Its zone."),
     key("priority", Number, "Its tier: a lower one is used while enough of it is healthy."),
+    key("labels", Map, "Names and values by which routes choose subsets."),
 ];
 
 const OUTLIER: &[Key] = &[
@@ -90,4 +98,29 @@ pub const LIMITS: &[Key] = &[
     key("connections", Number, "Connections; further requests wait for the connect timeout."),
     key("requests", Number, "Requests in flight; further ones are refused with 503."),
     key("queue", Number, "Requests that wait for a connection, on each core; 16384 without it."),
+    key(
+        "queue_age",
+        Duration,
+        "Once the line has not been empty for 100ms, whoever waits longer than this is refused, the oldest first.",
+    ),
+    key(
+        "endpoint_requests",
+        Number,
+        "Requests and TCP connections in flight at one endpoint, over all cores; further ones go elsewhere or wait.",
+    ),
+    key(
+        "endpoint_connections",
+        Number,
+        "Connections to one endpoint, over all cores (an even share each); further requests go elsewhere or wait.",
+    ),
+];
+
+const STICKY: &[Key] = &[
+    key("cookie", Text, "Its name."),
+    key("ttl", Duration, "How long a client keeps it; for its session without it."),
+    key("path", Text, "The paths that it is sent with; \"/\" without it."),
+    key("secure", Flag, "Only over TLS."),
+    key("http_only", Flag, "Not for scripts; true without it."),
+    key("same_site", OneOf(&["Lax", "Strict", "None"]), "Whether other sites' requests bring it along."),
+    key("secret", Text, "Keys the hash that names an endpoint; the same on all proxies that serve the same clients."),
 ];

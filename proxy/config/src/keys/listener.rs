@@ -30,6 +30,7 @@ pub const LISTENER: &[Key] = &[
     ),
     key("tls", Table(LISTENER_TLS), "TLS with clients; without it the listener is plain."),
     key("cluster", Text, "Where TCP connections go."),
+    key("subset", Map, "Only the cluster's endpoints with these labels."),
     key("split", Tables(TARGET), "Where TCP connections go, by weight."),
     key("proxy_protocol", Flag, "Clients must begin with a PROXY header, version 1 or 2."),
     key("max_connections", Number, "Connections over all cores."),

@@ -3,8 +3,11 @@
 use super::limits::{IN_FLIGHT, PRIORITIES, RATE_LIMIT};
 use super::{Key, Kind::*, key};
 
-pub const TARGET: &[Key] =
-    &[key("cluster", Text, "A cluster's name."), key("weight", Number, "Its weight among the others.")];
+pub const TARGET: &[Key] = &[
+    key("cluster", Text, "A cluster's name."),
+    key("weight", Number, "Its weight among the others."),
+    key("subset", Map, "Only its endpoints with these labels."),
+];
 
 pub const ROUTE: &[Key] = &[
     key("name", Text, "Its name; \"route-N\" by default."),
@@ -23,6 +26,7 @@ pub const ROUTE: &[Key] = &[
     key("source", Texts, "Ranges that the client's address is in: [\"10.0.0.0/8\"]."),
     key("sni", Texts, "Names in the TLS greeting, exact or \"*.example.com\"."),
     key("cluster", Text, "Where requests go."),
+    key("subset", Map, "Only the cluster's endpoints with these labels."),
     key("split", Tables(TARGET), "Where requests go, by weight."),
     key("split_by", Table(HASH_ON), "Makes the choice of a split the same for the same value."),
     key("redirect", Table(REDIRECT), "Sends the client elsewhere."),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onehop_plan::model::{ClusterPolicy, Placement, Probe, ProbeKind};
+use onehop_plan::model::{ClusterPolicy, Fallback, Labels, Placement, Probe, ProbeKind, Sticky};
 use onehop_plan::outlier::Outlier;
 
 use super::matching::hash_on;
@@ -12,12 +12,58 @@ pub(super) fn placement(file: &mut File<'_>, table: &Table<'_, '_>) -> Placement
     Placement {
         zone: table.text(file, "zone").map(Into::into),
         priority: table.number(file, "priority").unwrap_or(0),
-        ..Placement::default()
+        labels: labels(file, table, "labels"),
     }
+}
+
+/// Names and values that endpoints carry.
+pub(super) fn labels(file: &mut File<'_>, table: &Table<'_, '_>, name: &str) -> Labels {
+    if table.value(name).is_none() {
+        return Labels::new();
+    }
+    table.map(file, name).into_iter().collect()
+}
+
+fn fallback(file: &mut File<'_>, table: &Table<'_, '_>) -> Fallback {
+    let default = labels(file, table, "default_subset");
+    let word = table.word(file, "subset_fallback");
+    match (word, default.is_empty()) {
+        (Some("any"), true) => Fallback::Any,
+        (Some("default") | None, false) => Fallback::Default(default.into()),
+        (Some("none") | None, true) => Fallback::None,
+        _ => {
+            let span = table.span_of("subset_fallback").or_else(|| table.span_of("default_subset"));
+            let hint = Some("subset_fallback = \"default\", default_subset = { NAME = \"VALUE\" }".to_owned());
+            file.wrong(span.unwrap_or_default(), "default goes with a default_subset, and the others without", hint);
+            Fallback::None
+        }
+    }
+}
+
+fn sticky(file: &mut File<'_>, table: &Table<'_, '_>) -> Option<Sticky> {
+    let table = table.table(file, "sticky")?;
+    let Some(cookie) = table.text(file, "cookie") else {
+        file.wrong(
+            table.span.clone(),
+            "a sticky cookie needs a name",
+            Some("sticky = { cookie = \"srv\" }".to_owned()),
+        );
+        return None;
+    };
+    Some(Sticky {
+        cookie,
+        ttl: table.duration(file, "ttl"),
+        path: table.text(file, "path").unwrap_or_else(|| "/".to_owned()),
+        secure: table.flag(file, "secure").unwrap_or(false),
+        http_only: table.flag(file, "http_only").unwrap_or(true),
+        same_site: table.word(file, "same_site").map(str::to_owned),
+        secret: table.text(file, "secret"),
+    })
 }
 
 pub(super) fn policy(file: &mut File<'_>, table: &Table<'_, '_>) -> ClusterPolicy {
     let default = ClusterPolicy::default();
+    let limits = table.table(file, "limits");
     ClusterPolicy {
         hash_on: table.table(file, "hash_on").and_then(|on| hash_on(file, &on)),
         zone: table.text(file, "zone"),
@@ -27,7 +73,12 @@ pub(super) fn policy(file: &mut File<'_>, table: &Table<'_, '_>) -> ClusterPolic
         probe: table.table(file, "health").map(|table| probe(file, &table)),
         retry_percent: table.number(file, "retry_budget").unwrap_or(default.retry_percent),
         adaptive: super::limits::adaptive(file, table),
-        queue: table.table(file, "limits").and_then(|limits| limits.number(file, "queue")).unwrap_or(default.queue),
+        queue: limits.as_ref().and_then(|limits| limits.number(file, "queue")).unwrap_or(default.queue),
+        queue_age: limits.as_ref().and_then(|limits| limits.duration(file, "queue_age")),
+        endpoint_requests: limits.as_ref().and_then(|limits| limits.number(file, "endpoint_requests")),
+        endpoint_connections: limits.as_ref().and_then(|limits| limits.number(file, "endpoint_connections")),
+        fallback: fallback(file, table),
+        sticky: sticky(file, table),
     }
 }
 

@@ -6,11 +6,21 @@ use onehop_plan::model::{Filters, PathMatch, Route, Target};
 use super::filter::{action, edits, path_rewrite, read_cors};
 use super::limits;
 use super::matching::{fields, hash_on, hosts, sources};
+use super::policy::labels;
 use crate::reader::{File, Table, one_of};
 
 /// `cluster`, or `split`.
 pub(super) fn targets(file: &mut File<'_>, table: &Table<'_, '_>) -> Vec<Target> {
-    let single = table.text(file, "cluster").map(|cluster| Target { cluster, weight: 1 });
+    let subset = labels(file, table, "subset");
+    if !subset.is_empty() && table.value("cluster").is_none() {
+        let span = table.span_of("subset").unwrap_or_default();
+        file.wrong(
+            span,
+            "a subset is one of the cluster that is named beside it",
+            Some("cluster = \"NAME\"".to_owned()),
+        );
+    }
+    let single = table.text(file, "cluster").map(|cluster| Target { cluster, weight: 1, subset });
     let split = table.tables(file, "split");
     if single.is_some() && !split.is_empty() {
         file.wrong(
@@ -22,7 +32,10 @@ pub(super) fn targets(file: &mut File<'_>, table: &Table<'_, '_>) -> Vec<Target>
     let mut targets: Vec<Target> = single.into_iter().collect();
     for part in split {
         match part.text(file, "cluster") {
-            Some(cluster) => targets.push(Target { cluster, weight: part.number(file, "weight").unwrap_or(1) }),
+            Some(cluster) => {
+                let (weight, subset) = (part.number(file, "weight").unwrap_or(1), labels(file, &part, "subset"));
+                targets.push(Target { cluster, weight, subset });
+            }
             None => file.wrong(part.span.clone(), "a part of a split needs a cluster", None),
         }
     }

@@ -17,7 +17,7 @@ pub use ewma::Ewma;
 pub use hashed::HashTable;
 
 use crate::model::BalanceKind;
-use crate::snapshot::{Cluster, EndpointSet};
+use crate::snapshot::{Cluster, EndpointSet, Subset};
 use view::View;
 
 /// The hash that choices by a value are made with: XXH64, as Envoy's hash policies have it.
@@ -70,23 +70,35 @@ impl Balancer {
 
     /// The index of the chosen endpoint. `None` when nothing usable is left.
     pub fn pick(&mut self, cluster: &Cluster, ask: &Ask<'_>) -> Option<usize> {
-        let set = &*cluster.endpoints;
+        self.pick_from(cluster, &cluster.endpoints, ask)
+    }
+
+    /// The same among a subset, whose own balancer this is; all indices are those of the whole cluster.
+    pub fn pick_subset(&mut self, cluster: &Cluster, subset: &Subset, ask: &Ask<'_>) -> Option<usize> {
+        let whole = |index: usize| subset.index[index] as usize;
+        let at = |index: &usize| subset.index.iter().position(|known| *known as usize == *index);
+        let avoid: Vec<usize> = ask.avoid.iter().filter_map(at).collect();
+        let (load, latency) = (|index| (ask.load)(whole(index)), |index| (ask.latency)(whole(index)));
+        let inner = Ask { load: &load, latency: &latency, avoid: &avoid, ..*ask };
+        self.pick_from(cluster, &subset.set, &inner).map(whole)
+    }
+
+    fn pick_from(&mut self, cluster: &Cluster, set: &EndpointSet, ask: &Ask<'_>) -> Option<usize> {
         if let [only] = set.endpoints.as_slice() {
             let usable = only.may_panic() && only.weight > 0 && (only.is_usable() || cluster.policy.panic_percent > 0);
             return (usable && ask.avoid.is_empty()).then_some(0);
         }
-        self.view.refresh(cluster, ask.now);
+        self.view.refresh(cluster, set, ask.now);
         let chosen = self.view.choose(&mut self.random);
         for group in chosen.order() {
-            if let Some(found) = self.pick_of(cluster, group, ask) {
+            if let Some(found) = self.pick_of(cluster, set, group, ask) {
                 return Some(found);
             }
         }
         None
     }
 
-    fn pick_of(&mut self, cluster: &Cluster, group: Chosen, ask: &Ask<'_>) -> Option<usize> {
-        let set = &*cluster.endpoints;
+    fn pick_of(&mut self, cluster: &Cluster, set: &EndpointSet, group: Chosen, ask: &Ask<'_>) -> Option<usize> {
         let members = self.view.members(group);
         let candidate = |index: usize| {
             let endpoint = &set.endpoints[index];

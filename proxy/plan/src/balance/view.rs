@@ -3,7 +3,7 @@
 //! looked at when it is picked.
 
 use super::{Chosen, random};
-use crate::snapshot::Cluster;
+use crate::snapshot::{Cluster, EndpointSet};
 
 /// Priorities at most.
 pub const MAX_TIERS: usize = 8;
@@ -38,7 +38,8 @@ impl Tier {
 /// See the module.
 #[derive(Default)]
 pub(super) struct View {
-    set: usize,
+    /// The identity of the set that it was built from; zero: none.
+    set: u64,
     until: u64,
     tiers: Vec<Tier>,
     panic_share: f64,
@@ -46,19 +47,18 @@ pub(super) struct View {
 
 impl View {
     /// Looks again, if it is time.
-    pub fn refresh(&mut self, cluster: &Cluster, now: u64) {
-        let set = std::sync::Arc::as_ptr(&cluster.endpoints) as usize;
-        if self.set == set && now < self.until {
+    pub fn refresh(&mut self, cluster: &Cluster, set: &EndpointSet, now: u64) {
+        if self.set == set.id && now < self.until {
             return;
         }
-        if self.set != set {
-            self.build(cluster);
-            self.set = set;
+        if self.set != set.id {
+            self.build(cluster, set);
+            self.set = set.id;
         }
         self.until = now.saturating_add(STANDS_NS);
         self.panic_share = f64::from(cluster.policy.panic_percent) / 100.0;
         let share = |list: &[u32]| {
-            let healthy = list.iter().filter(|index| cluster.endpoints.endpoints[**index as usize].is_usable()).count();
+            let healthy = list.iter().filter(|index| set.endpoints[**index as usize].is_usable()).count();
             if list.is_empty() { 0.0 } else { healthy as f64 / list.len() as f64 }
         };
         for tier in &mut self.tiers {
@@ -67,9 +67,9 @@ impl View {
         }
     }
 
-    fn build(&mut self, cluster: &Cluster) {
+    fn build(&mut self, cluster: &Cluster, set: &EndpointSet) {
         self.tiers.clear();
-        let endpoints = &cluster.endpoints.endpoints;
+        let endpoints = &set.endpoints;
         let mut priorities: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.placement.priority).collect();
         priorities.sort_unstable();
         priorities.dedup();

@@ -42,7 +42,10 @@ pub(super) fn check_clusters(model: &Model, problems: &mut Problems) {
         if cluster.connect_timeout.is_zero() {
             problems.add(place("connect_timeout"), "connect_timeout must not be zero");
         }
-        if cluster.max_connections == Some(0) || cluster.max_requests == Some(0) {
+        let policy = &cluster.policy;
+        let limits =
+            [cluster.max_connections, cluster.max_requests, policy.endpoint_requests, policy.endpoint_connections];
+        if limits.contains(&Some(0)) || policy.queue_age.is_some_and(|age| age.is_zero()) {
             problems.add(place("limits"), "a limit of zero would refuse everything");
         }
         check_cluster_policy(cluster, at, problems);
@@ -123,8 +126,11 @@ pub(super) fn cluster(
         .filter_map(|wanted| Some((written_down(&wanted.target)?, wanted)))
         .map(|(address, one)| {
             known(&address, one).unwrap_or_else(|| {
+                // What is in flight there counts on, whatever else has changed.
+                let gate = old.and_then(|old| old.endpoints.endpoints.iter().find(|known| known.address == address));
+                let gate = gate.map(|known| known.gate.clone()).unwrap_or_default();
                 let made = endpoint(&wanted.name, address, one.weight, registry, ourselves);
-                Arc::new(Endpoint { placement: one.placement.clone(), ..made })
+                Arc::new(Endpoint { placement: one.placement.clone(), gate, ..made })
             })
         })
         .collect();
@@ -140,12 +146,7 @@ pub(super) fn cluster(
         name: Arc::from(wanted.name.as_str()),
         endpoints: Arc::new(EndpointSet::new(endpoints, wanted.balance, old.map(|old| &*old.endpoints))),
         policy: Arc::new(wanted.policy.clone()),
-        placements: wanted
-            .endpoints
-            .iter()
-            .filter(|endpoint| matches!(endpoint.target, model::EndpointTarget::Name(..)))
-            .map(|endpoint| endpoint.placement.clone())
-            .collect(),
+        placements: placements(wanted),
         names,
         balance: wanted.balance,
         connect_timeout: wanted.connect_timeout,
@@ -161,6 +162,14 @@ pub(super) fn cluster(
         tls,
         protocol: wanted.protocol,
         http2: wanted.http2.clone(),
+        subsets: Vec::new(),
+        sticky: None,
         meters: registry.cluster(&wanted.name),
     }
+}
+
+/// Where those stand that names are resolved into.
+fn placements(wanted: &model::Cluster) -> Vec<model::Placement> {
+    let named = wanted.endpoints.iter().filter(|endpoint| matches!(endpoint.target, model::EndpointTarget::Name(..)));
+    named.map(|endpoint| endpoint.placement.clone()).collect()
 }

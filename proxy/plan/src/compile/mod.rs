@@ -7,6 +7,7 @@ mod listener;
 mod nearest;
 mod problem;
 mod route;
+mod subset;
 mod tls;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,6 +36,7 @@ pub fn compile(model: &Model, registry: &Registry, previous: Option<&Snapshot>) 
     check_runtime(model, &mut problems);
     check_listeners(model, &names, &mut problems);
     check_clusters(model, &mut problems);
+    subset::check(model, &mut problems);
     let mut checked = check_routes(model, &names, &mut problems);
     let secured = tls::secure(model, previous, &mut problems);
     if !problems.0.is_empty() {
@@ -48,12 +50,16 @@ pub fn compile(model: &Model, registry: &Registry, previous: Option<&Snapshot>) 
     let known: HashMap<&str, &Cluster> = previous
         .map(|previous| previous.clusters.iter().map(|cluster| (&*cluster.name, &**cluster)).collect())
         .unwrap_or_default();
+    let subsets = subset::wanted(model);
     let clusters = model
         .clusters
         .iter()
         .zip(secured.clusters)
         .map(|(wanted, tls)| {
-            Arc::new(cluster(wanted, tls, registry, known.get(wanted.name.as_str()).copied(), &ourselves))
+            let old = known.get(wanted.name.as_str()).copied();
+            let mut made = cluster(wanted, tls, registry, old, &ourselves);
+            made.narrow(subsets.get(wanted.name.as_str()).map(Vec::as_slice).unwrap_or_default(), old);
+            Arc::new(made)
         })
         .collect();
     let own = secured.identity.as_ref().map(|own| Arc::from(own.id.as_str()));

@@ -193,11 +193,14 @@ impl Checked {
 }
 
 fn reference(cluster: &str, ids: &BTreeMap<&str, u32>) -> ClusterRef {
-    ClusterRef { id: ids.get(cluster).copied().unwrap_or(u32::MAX), name: Arc::from(cluster) }
+    ClusterRef { id: ids.get(cluster).copied().unwrap_or(u32::MAX), name: Arc::from(cluster), subset: None }
 }
 
 pub(super) fn split(targets: &[model::Target], ids: &BTreeMap<&str, u32>) -> Split {
-    Split::new(targets.iter().map(|target| (reference(&target.cluster, ids), target.weight)))
+    Split::new(targets.iter().map(|target| {
+        let subset = (!target.subset.is_empty()).then(|| Arc::new(target.subset.clone()));
+        (ClusterRef { subset, ..reference(&target.cluster, ids) }, target.weight)
+    }))
 }
 
 /// Text of a path that can match at all.

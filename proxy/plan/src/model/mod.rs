@@ -20,7 +20,7 @@ pub use filter::{Cors, FieldEdits, Filters, Mirror};
 pub use http2::{Http2, MAX_WINDOW, Protocol};
 pub use limits::{Adaptive, Priority, RateLimit};
 pub use listener::{ClientCert, Destination, Http, Layer, Listener, ProxyProtocol, RequestId};
-pub use policy::{ClusterPolicy, Placement, Probe, ProbeKind};
+pub use policy::{ClusterPolicy, Fallback, Labels, Placement, Probe, ProbeKind, Sticky};
 pub use route::{
     Action, FieldMatch, HashOn, PathMatch, PathRewrite, Redirect, Respond, RetryOn, Route, Target, ValueMatch,
 };

@@ -15,7 +15,42 @@ pub struct Placement {
     /// Its tier; the lowest is used while enough of it is healthy.
     pub priority: u32,
     /// Its labels, by which targets choose subsets.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
+}
+
+/// Names and values that endpoints carry.
+pub type Labels = BTreeMap<String, String>;
+
+/// Where requests go that are meant for a subset of which no endpoint can be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Fallback {
+    /// Nowhere: 503.
+    #[default]
+    None,
+    /// To any endpoint.
+    Any,
+    /// To another subset.
+    Default(Arc<Labels>),
+}
+
+/// A cookie of ours that keeps a client at its endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sticky {
+    /// Its name.
+    pub cookie: String,
+    /// How long a client keeps it; none: for its session.
+    pub ttl: Option<Duration>,
+    /// The paths that it is sent with.
+    pub path: String,
+    /// Only over TLS.
+    pub secure: bool,
+    /// Not for scripts.
+    pub http_only: bool,
+    /// Whether other sites' requests bring it along: `Lax`, `Strict` or `None`.
+    pub same_site: Option<String>,
+    /// Keys the hash that names an endpoint, so that nobody else can make one up. The same on all proxies that serve
+    /// the same clients.
+    pub secret: Option<String>,
 }
 
 /// What an active check does.
@@ -81,6 +116,16 @@ pub struct ClusterPolicy {
     pub retry_percent: u32,
     /// Requests that may wait for a connection on each core.
     pub queue: u32,
+    /// While the line stands, whoever waits longer than this is refused, the oldest first.
+    pub queue_age: Option<Duration>,
+    /// Requests and TCP connections in flight at one endpoint, over all cores.
+    pub endpoint_requests: Option<u32>,
+    /// Open connections to one endpoint, over all cores (an even share each).
+    pub endpoint_connections: Option<u32>,
+    /// What becomes of requests for a subset that cannot serve.
+    pub fallback: Fallback,
+    /// Keeps clients at their endpoints.
+    pub sticky: Option<Sticky>,
     /// Finds the requests in flight that the cluster bears, on each core.
     pub adaptive: Option<Adaptive>,
 }
@@ -98,6 +143,11 @@ impl Default for ClusterPolicy {
             // Envoy's and Linkerd's budgets.
             retry_percent: 20,
             queue: 16_384,
+            queue_age: None,
+            endpoint_requests: None,
+            endpoint_connections: None,
+            fallback: Fallback::None,
+            sticky: None,
             adaptive: None,
         }
     }

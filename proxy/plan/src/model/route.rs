@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::filter::{Cors, Filters, Mirror};
 use super::limits::{Priority, RateLimit};
+use super::policy::Labels;
 use crate::route::Cidr;
 
 /// A cluster and its share.
@@ -15,6 +16,15 @@ pub struct Target {
     pub cluster: String,
     /// Its weight among the others.
     pub weight: u32,
+    /// Only endpoints with these labels.
+    pub subset: Labels,
+}
+
+impl Target {
+    /// All of a cluster.
+    pub fn new(cluster: &str) -> Target {
+        Target { cluster: cluster.to_owned(), weight: 1, subset: Labels::new() }
+    }
 }
 
 /// How a path matches.

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use onehop_meter::{ClusterMeters, EndpointMeters, PerCore, Registry};
 
+use super::{Sticky, Subset};
 use crate::balance::HashTable;
+use crate::limit::Gate;
 use crate::model::{
     Address, BalanceKind, ClusterPolicy, EndpointTarget, Http2, Original, Placement, Protocol, ProxyProtocol,
 };
@@ -68,12 +70,18 @@ pub struct Cluster {
     pub policy: Arc<ClusterPolicy>,
     /// Where those stand that its names are resolved into, in the names' order.
     pub(crate) placements: Vec<Placement>,
+    /// Its endpoints by label, where routes ask for that.
+    pub subsets: Vec<Subset>,
+    /// Keeps clients at their endpoints.
+    pub sticky: Option<Sticky>,
     /// Its meters.
     pub meters: Arc<PerCore<ClusterMeters>>,
 }
 
 /// A cluster's endpoints.
 pub struct EndpointSet {
+    /// Tells it from every other set of this process: an address in memory may be another set's the next moment.
+    pub id: u64,
     /// In order; the index is what balancers choose.
     pub endpoints: Vec<Arc<Endpoint>>,
     /// For choices by a value.
@@ -91,7 +99,8 @@ impl EndpointSet {
             Some(table) if table.serves(balance) => Some(table),
             _ => HashTable::build(balance, endpoints.iter().map(|endpoint| &**endpoint)).map(Arc::new),
         };
-        EndpointSet { endpoints, table }
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        EndpointSet { id: IDS.fetch_add(1, Ordering::Relaxed), endpoints, table }
     }
 }
 
@@ -109,6 +118,8 @@ pub struct Endpoint {
     pub placement: Placement,
     /// What requests experienced with it.
     pub vitals: Vitals,
+    /// Requests and TCP connections in flight, counted where they are limited.
+    pub gate: Arc<Gate>,
     /// Its meters.
     pub meters: Arc<PerCore<EndpointMeters>>,
 }
@@ -123,6 +134,7 @@ impl Endpoint {
             health: AtomicU32::new(0),
             placement: Placement::default(),
             vitals: Vitals::default(),
+            gate: Arc::default(),
             meters,
         }
     }
@@ -182,7 +194,7 @@ impl Cluster {
                 })
             })
             .collect();
-        Cluster {
+        let mut resolved = Cluster {
             name: self.name.clone(),
             endpoints: Arc::new(EndpointSet::new(endpoints, self.balance, Some(&self.endpoints))),
             policy: self.policy.clone(),
@@ -197,8 +209,13 @@ impl Cluster {
             tls: self.tls.clone(),
             protocol: self.protocol,
             http2: self.http2.clone(),
+            subsets: Vec::new(),
+            sticky: None,
             meters: self.meters.clone(),
-        }
+        };
+        let labels: Vec<_> = self.subsets.iter().map(|subset| subset.labels.clone()).collect();
+        resolved.narrow(&labels, Some(self));
+        resolved
     }
 
     /// Whether an endpoint came from a name: its port is a name's and it was not written down.
@@ -224,6 +241,7 @@ pub(crate) fn endpoint(
         health: AtomicU32::new(0),
         placement: Placement::default(),
         vitals: Vitals::default(),
+        gate: Arc::default(),
         meters: registry.endpoint(cluster, &address.to_string()),
         address,
     }

@@ -1,5 +1,6 @@
 //! The compiled form: immutable parts behind Arcs. An exchange keeps the parts of its route and cluster and nothing else.
 
+mod choice;
 mod cluster;
 mod listener;
 mod route;
@@ -15,6 +16,7 @@ use crate::compile::Problem;
 use crate::identity::SpiffeId;
 use crate::limit::Guards;
 use crate::model::AccessLog;
+pub use choice::{Sticky, Subset};
 pub use cluster::{Cluster, ConnectionLimits, Endpoint, EndpointSet, Pool};
 pub(crate) use cluster::{endpoint, written_down};
 pub use listener::{HttpPolicy, Listener, TcpPolicy};

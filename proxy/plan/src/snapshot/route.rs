@@ -7,7 +7,7 @@ use onehop_meter::{PerCore, RouteMeters};
 
 use crate::filter::{Action, Filters};
 use crate::limit::Guards;
-use crate::model::HashOn;
+use crate::model::{HashOn, Labels};
 use crate::route::Pattern;
 
 /// A route's reference to a cluster.
@@ -17,6 +17,8 @@ pub struct ClusterRef {
     pub id: u32,
     /// Its name, which outlives that snapshot.
     pub name: Arc<str>,
+    /// Only its endpoints with these labels.
+    pub subset: Option<Arc<Labels>>,
 }
 
 /// A weighted choice of clusters.
@@ -111,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_split_follows_its_weights_and_skips_zero() {
-        let reference = |id| ClusterRef { id, name: Arc::from(format!("c{id}")) };
+        let reference = |id| ClusterRef { id, name: Arc::from(format!("c{id}")), subset: None };
         let split = Split::new([(reference(0), 90), (reference(1), 10), (reference(2), 0)]);
         let mut counts = [0; 3];
         for random in 0..1000 {

@@ -179,7 +179,9 @@ impl Attempt<'_> {
     ) -> Result<Flow, Fault> {
         let (head, bytes) = (&response.head, &response.bytes);
         let timing = self.request.listener.http.server_timing.then(|| server_timing(ledger));
-        let edit = forward::ResponseEdits { timing: timing.as_deref(), changes: self.changed() };
+        let cookie = self.choice.set_cookie(self.cluster, lease.endpoint());
+        let cookie = cookie.as_deref().map(str::as_bytes);
+        let edit = forward::ResponseEdits { timing: timing.as_deref(), cookie, changes: self.changed() };
         let limits = self.limits();
         let from_http2 = lease.conn.leg().is_http2();
         let web = self.web().filter(|_| from_http2 && web::is_translated(head, bytes));

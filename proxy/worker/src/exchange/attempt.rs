@@ -17,6 +17,7 @@ use onehop_wire::http1::{BodyLength, Edits, Limits, Method, ResponseHead, encode
 
 use super::body::{Body, Broken, Framing};
 use super::changes::Changes;
+use super::choice::Choice;
 use super::flow::Flow;
 use super::leg::Leg;
 use super::pour::Pour;
@@ -28,7 +29,7 @@ use crate::http1::forward;
 use crate::http2::web::{self, Translated, Web};
 use crate::http2::{self, message};
 use crate::shard::Shard;
-use crate::upstream::{ClusterState, Conn, Lease, Sought, Wanted, lease};
+use crate::upstream::{ClusterState, Conn, Lease, Wanted, lease};
 
 /// A client whose end of the connection is closed may only have half-closed it: the answer gets this long to come.
 const HALF_CLOSED_GRACE_NS: u64 = 1_000_000_000;
@@ -56,8 +57,8 @@ pub struct Attempt<'a> {
     pub due: Nanos,
     /// What the route changes in the heads.
     pub changes: Option<&'a Changes>,
-    /// The hash that the cluster chooses by.
-    pub hash: Option<u64>,
+    /// What narrows the choice of an endpoint.
+    pub choice: &'a Choice<'a>,
 }
 
 /// A try that failed before any byte of a final response went to the client.
@@ -133,7 +134,7 @@ impl Attempt<'_> {
     ) -> Result<Answer, Failure> {
         let asked = ledger.latest();
         ledger.enter(State::UpstreamWait, asked);
-        let sought = Sought { destination: self.request.origin.destination, hash: self.hash };
+        let sought = self.choice.sought(self.request);
         let leased = lease(self.cluster, self.wanted, sought, avoid, asked).await;
         // A pooled connection was not waited for.
         let now = if leased.as_ref().is_ok_and(|lease| lease.reused) { asked } else { clock::now() };

@@ -130,7 +130,7 @@ impl Sending<'_> {
         let framed = forward::Framed { close, framing: Framing::Verbatim };
         let body = if request.head.method == Method::Head { Bytes::new() } else { local.body };
         let length = body.len() as u64;
-        let edit = forward::ResponseEdits { timing: None, changes: forward::changed(changes, route) };
+        let edit = forward::ResponseEdits { changes: forward::changed(changes, route), ..Default::default() };
         let mut flow = match client {
             Leg::Http2(channel) => {
                 let ends = body.is_empty();

@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod body;
 mod bounded;
 pub mod changes;
+pub mod choice;
 pub mod flow;
 mod interim;
 pub mod leg;
@@ -159,7 +160,8 @@ pub async fn run_into(
     }
     cluster.active.set(cluster.active.get() + 1);
     let active = Active { cluster: &cluster, shard };
-    attempts(shard, request, client, &route, &cluster, changes.as_deref(), ledger, outcome).await;
+    let choice = choice::Choice::new(request, reference, &cluster);
+    attempts(shard, request, client, &route, &cluster, &choice, changes.as_deref(), ledger, outcome).await;
     drop(active);
     shard.give_changes(changes.take());
 }
@@ -234,13 +236,13 @@ async fn attempts(
     client: &mut Leg<'_>,
     route: &Arc<Route>,
     cluster: &Rc<ClusterState>,
+    choice: &choice::Choice<'_>,
     changes: Option<&changes::Changes>,
     ledger: &mut Ledger,
     outcome: &mut Outcome,
 ) {
     let idempotent = request.head.method.is_idempotent();
     let mut wanted = if idempotent { Wanted::Any } else { Wanted::Fresh };
-    let hash = cluster.cluster.borrow().policy.hash_on.as_ref().and_then(|on| routing::hash(request, on));
     let mut avoid = Vec::new();
     let mut repeated = false;
     // This request's place in the retry budget, from its first retry to its end.
@@ -250,7 +252,7 @@ async fn attempts(
     let due = due.min(request.deadline.unwrap_or(Nanos::MAX));
     loop {
         outcome.attempts += 1;
-        let attempt = Attempt { shard, request, route, cluster, wanted, held: None, due, changes, hash };
+        let attempt = Attempt { shard, request, route, cluster, wanted, held: None, due, changes, choice };
         let Err(failure) = attempt.run(client, &mut avoid, ledger, outcome).await else {
             return;
         };

@@ -61,6 +61,8 @@ pub fn changed<'a>(changes: Option<&'a Changes>, route: &'a Route) -> Changed<'a
 pub struct ResponseEdits<'a> {
     /// The value of Server-Timing.
     pub timing: Option<&'a [u8]>,
+    /// The value of Set-Cookie that keeps the client at its endpoint.
+    pub cookie: Option<&'a [u8]>,
     /// What the route changes.
     pub changes: Changed<'a>,
 }
@@ -433,6 +435,9 @@ pub fn response<R>(
     plain_framing(&head.fields, buf, &mut drop, &mut add);
     if let Some(timing) = edit.timing {
         add.push(b"Server-Timing", timing);
+    }
+    if let Some(cookie) = edit.cookie {
+        add.push(b"Set-Cookie", cookie);
     }
     let Some((changes, Some(filters))) = edit.changes.filter(|_| head.status >= 200) else {
         return encode(&Edits { drop, add: &add.list[..add.count] });

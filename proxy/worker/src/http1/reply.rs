@@ -125,7 +125,7 @@ pub fn rfc9209(fault: &Fault) -> &'static str {
         UpstreamBadResponse => "http_protocol_error",
         UpstreamTruncated => "http_response_incomplete",
         HeaderTimeout | BodyTimeout | Rejected | BodyTooLarge => "http_request_error",
-        Overflow | OverCapacity | Shed => "connection_limit_reached",
+        Overflow | QueueAge | OverCapacity | Shed => "connection_limit_reached",
         RateLimited => "http_request_denied",
         Loop => "proxy_loop_detected",
         TlsFailed => "tls_protocol_error",

@@ -1,25 +1,23 @@
 //! Getting a connection to one endpoint of a cluster, for HTTP and TCP alike: choose, reuse or connect, wait in
 //! line when the cluster is full, and account for it until it is given back or closed.
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::Poll;
+use std::sync::Arc;
 
 use onehop_meter::names::Reason;
 use onehop_net::Stream;
 use onehop_net::clock::{self, Nanos};
-use onehop_net::deadline;
-use onehop_net::stream::{Either, first};
-use onehop_plan::Protocol;
 use onehop_plan::balance::Ask;
+use onehop_plan::limit::Gate;
+use onehop_plan::model::Labels;
 use onehop_plan::outlier::Event;
+use onehop_plan::{Cluster, Protocol};
 
 use super::mux::{self, Ride};
 use super::pool::Pooled;
-use super::{ClusterState, EndpointState, Waiter, nanos, net_address, share};
+use super::{ClusterState, EndpointState, nanos, net_address, share};
 use crate::exchange::Leg;
 use crate::fault::{Fault, Side, Step};
 use crate::http2::Channel;
@@ -43,11 +41,22 @@ pub enum Wanted {
 
 /// What decides on the endpoint beside the cluster's balancing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sought {
+pub struct Sought<'a> {
     /// Where a captured connection was meant to go.
     pub destination: Option<SocketAddr>,
     /// The hash of the value that the cluster chooses by.
     pub hash: Option<u64>,
+    /// Only endpoints with these labels.
+    pub subset: Option<&'a Arc<Labels>>,
+    /// The endpoint that comes first, if it can be used.
+    pub stuck: Option<usize>,
+}
+
+impl Sought<'_> {
+    /// Anything, or what a captured connection was meant for.
+    pub fn to(destination: Option<SocketAddr>) -> Self {
+        Sought { destination, ..Sought::default() }
+    }
 }
 
 /// A connection in use. Dropped without [`Lease::give_back`], it is closed and everything is counted down.
@@ -94,20 +103,34 @@ struct Account {
     endpoint: Rc<EndpointState>,
     /// The connection is counted; unless it goes back to the pool, its end is.
     open: bool,
+    /// The place at the endpoint, where those are limited.
+    place: Option<Place>,
+}
+
+/// A place at an endpoint, counted over all cores.
+struct Place(Arc<Gate>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
 }
 
 impl Account {
-    fn new(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>) -> Account {
+    fn new(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, place: Option<Place>) -> Account {
         endpoint.active.set(endpoint.active.get() + 1);
-        Account { cluster: cluster.clone(), endpoint: endpoint.clone(), open: false }
+        Account { cluster: cluster.clone(), endpoint: endpoint.clone(), open: false, place }
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
         self.endpoint.active.set(self.endpoint.active.get().saturating_sub(1));
+        let had_place = self.place.take().is_some();
         if self.open {
             self.cluster.closed(&self.endpoint, 1);
+        } else if had_place {
+            self.cluster.wake_one();
         }
     }
 }
@@ -145,66 +168,152 @@ impl Lease {
 pub async fn lease(
     cluster: &Rc<ClusterState>,
     wanted: Wanted,
-    sought: Sought,
+    sought: Sought<'_>,
     avoid: &mut Vec<usize>,
     now: Nanos,
 ) -> Result<Lease, Fault> {
     let mut waited = false;
+    // Endpoints at a limit of their own.
+    let mut full = Vec::new();
     loop {
-        let (index, endpoint) = if cluster.cluster.borrow().original.is_some() {
-            (usize::MAX, cluster.original_endpoint(sought.destination, now)?)
+        let (index, endpoint, place) = if cluster.cluster.borrow().original.is_some() {
+            (usize::MAX, cluster.original_endpoint(sought.destination, now)?, None)
         } else {
-            let index = pick(cluster, sought.hash, avoid, now)?;
-            (index, cluster.endpoints.borrow()[index].clone())
+            match choose(cluster, sought, avoid, &mut full, now)? {
+                Some(chosen) => chosen,
+                None => {
+                    wait_for_place(cluster).await?;
+                    full.clear();
+                    continue;
+                }
+            }
         };
         if wanted != Wanted::Bytes && cluster.cluster.borrow().protocol == Protocol::Http2 {
-            let shared = share_http2(cluster, &endpoint).await;
+            let shared = share_http2(cluster, &endpoint, place).await;
             if shared.is_err() && !avoid.contains(&index) {
                 avoid.push(index);
             }
             return shared;
         }
-        if let Some(lease) = reuse(cluster, &endpoint, wanted, now) {
-            return Ok(lease);
-        }
+        let place = match reuse(cluster, &endpoint, wanted, place, now) {
+            Ok(lease) => return Ok(lease),
+            Err(place) => place,
+        };
         let config = cluster.cluster.borrow().clone();
-        let full =
+        if let Some(limit) = config.policy.endpoint_connections
+            && endpoint.connections.get() >= share(limit, cluster.cores)
+            && !drop_oldest(cluster, &endpoint)
+        {
+            full.push(index);
+            continue;
+        }
+        let at_limit =
             config.limits.connections.is_some_and(|limit| cluster.connections.get() >= share(limit, cluster.cores));
-        if !full || (!waited && make_room(cluster)) {
-            let connected = connect(cluster, &endpoint, nanos(config.connect_timeout)).await;
+        if !at_limit || (!waited && make_room(cluster)) {
+            let connected = connect(cluster, &endpoint, place, nanos(config.connect_timeout)).await;
             if connected.is_err() && !avoid.contains(&index) {
                 avoid.push(index);
             }
             return connected;
         }
+        drop(place);
         // Another exchange's connection to any endpoint will do once it is free.
-        wait_in_line(cluster, nanos(config.connect_timeout)).await?;
+        cluster.wait_in_line(nanos(config.connect_timeout), None).await?;
         waited = true;
     }
 }
 
-fn pick(cluster: &ClusterState, hash: Option<u64>, avoid: &[usize], now: Nanos) -> Result<usize, Fault> {
-    let config = cluster.cluster.borrow();
-    let endpoints = cluster.endpoints.borrow();
-    let load = |index: usize| endpoints.get(index).map_or(0, |endpoint| endpoint.active.get());
-    let latency = |index: usize| endpoints.get(index).and_then(|endpoint| endpoint.latency.get().expected(now));
-    let mut balancer = cluster.balancer.borrow_mut();
-    let ask = Ask { load: &load, latency: &latency, avoid, hash, now };
-    let picked = balancer.pick(&config, &ask);
-    picked
-        .or_else(|| balancer.pick(&config, &Ask { avoid: &[], ..ask }))
-        .filter(|index| *index < endpoints.len())
-        .ok_or(Fault::new(Side::Proxy, Step::Lease, Reason::NoEndpoint))
+type Chosen = (usize, Rc<EndpointState>, Option<Place>);
+
+/// An endpoint, and a place there where those are limited. `Ok(None)`: there are endpoints, but all are full.
+fn choose(
+    cluster: &ClusterState,
+    sought: Sought<'_>,
+    avoid: &[usize],
+    full: &mut Vec<usize>,
+    now: Nanos,
+) -> Result<Option<Chosen>, Fault> {
+    let limit = cluster.cluster.borrow().policy.endpoint_requests;
+    loop {
+        let Some(index) = pick(cluster, sought, avoid, full, now) else {
+            let nobody = Fault::new(Side::Proxy, Step::Lease, Reason::NoEndpoint);
+            return if full.is_empty() { Err(nobody) } else { Ok(None) };
+        };
+        let endpoint = cluster.endpoints.borrow()[index].clone();
+        let Some(limit) = limit else { return Ok(Some((index, endpoint, None))) };
+        let gate = endpoint.endpoint.borrow().gate.clone();
+        if gate.enter(limit) {
+            return Ok(Some((index, endpoint, Some(Place(gate)))));
+        }
+        full.push(index);
+    }
 }
 
-fn reuse(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, wanted: Wanted, now: Nanos) -> Option<Lease> {
+/// Waits until some endpoint may have a place again.
+async fn wait_for_place(cluster: &ClusterState) -> Result<(), Fault> {
+    let (timeout, requests, connections) = {
+        let config = cluster.cluster.borrow();
+        (nanos(config.connect_timeout), config.policy.endpoint_requests, config.policy.endpoint_connections)
+    };
+    let has_room = || {
+        let endpoints = cluster.endpoints.borrow();
+        let has_place = |endpoint: &Rc<EndpointState>| {
+            let part = endpoint.endpoint.borrow();
+            let is_open = connections.is_none_or(|limit| endpoint.connections.get() < share(limit, cluster.cores));
+            part.may_panic()
+                && requests.is_none_or(|limit| part.gate.taken() < limit)
+                && (is_open || !endpoint.pool.borrow().is_empty())
+        };
+        endpoints.iter().any(has_place)
+    };
+    cluster.wait_in_line(timeout, Some(&has_room)).await
+}
+
+fn pick(cluster: &ClusterState, sought: Sought<'_>, avoid: &[usize], full: &[usize], now: Nanos) -> Option<usize> {
+    let config = cluster.cluster.borrow();
+    let endpoints = cluster.endpoints.borrow();
+    if let Some(stuck) = sought.stuck.filter(|stuck| !avoid.contains(stuck) && !full.contains(stuck))
+        && is_fit(&config, stuck, sought.subset)
+    {
+        return Some(stuck);
+    }
+    let load = |index: usize| endpoints.get(index).map_or(0, |endpoint| endpoint.active.get());
+    let latency = |index: usize| endpoints.get(index).and_then(|endpoint| endpoint.latency.get().expected(now));
+    let ask = Ask { load: &load, latency: &latency, avoid, hash: sought.hash, now };
+    let picked = if full.is_empty() {
+        cluster.balance(&config, sought.subset, &ask)
+    } else {
+        let both: Vec<usize> = avoid.iter().chain(full).copied().collect();
+        cluster.balance(&config, sought.subset, &Ask { avoid: &both, ..ask })
+    };
+    let picked = picked.or_else(|| cluster.balance(&config, sought.subset, &Ask { avoid: full, ..ask }));
+    picked.filter(|index| *index < endpoints.len())
+}
+
+/// Whether the endpoint that a client's cookie names can serve it.
+fn is_fit(config: &Cluster, index: usize, subset: Option<&Arc<Labels>>) -> bool {
+    let Some(endpoint) = config.endpoints.endpoints.get(index) else { return false };
+    let labels = &endpoint.placement.labels;
+    endpoint.is_usable()
+        && endpoint.weight > 0
+        && subset.is_none_or(|subset| subset.iter().all(|(key, value)| labels.get(key) == Some(value)))
+}
+
+/// A pooled connection, or the place back.
+fn reuse(
+    cluster: &Rc<ClusterState>,
+    endpoint: &Rc<EndpointState>,
+    wanted: Wanted,
+    place: Option<Place>,
+    now: Nanos,
+) -> Result<Lease, Option<Place>> {
     let max_idle_ns = match wanted {
         Wanted::Any => u64::MAX,
         Wanted::Fresh => FRESH_NS,
-        Wanted::New | Wanted::Bytes => return None,
+        Wanted::New | Wanted::Bytes => return Err(place),
     };
     if endpoint.pool.borrow().is_empty() {
-        return None;
+        return Err(place);
     }
     let bounds = cluster.bounds();
     let (conn, evicted) = endpoint.pool.borrow_mut().take(now, &bounds, max_idle_ns, wanted == Wanted::Any);
@@ -212,15 +321,20 @@ fn reuse(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, wanted: Wante
         cluster.cluster.borrow().meters.core(cluster.core).pool_evicted.add(evicted);
         cluster.closed(endpoint, evicted as u32);
     }
-    let conn = conn?;
+    let Some(conn) = conn else { return Err(place) };
     cluster.cluster.borrow().meters.core(cluster.core).pool_hits.add(1);
-    let mut account = Account::new(cluster, endpoint);
+    let mut account = Account::new(cluster, endpoint, place);
     account.open = true;
-    Some(Lease { conn: Conn::Http1(conn), reused: true, account, _ride: None })
+    Ok(Lease { conn: Conn::Http1(conn), reused: true, account, _ride: None })
 }
 
-async fn connect(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>, timeout_ns: u64) -> Result<Lease, Fault> {
-    let mut account = Account::new(cluster, endpoint);
+async fn connect(
+    cluster: &Rc<ClusterState>,
+    endpoint: &Rc<EndpointState>,
+    place: Option<Place>,
+    timeout_ns: u64,
+) -> Result<Lease, Fault> {
+    let mut account = Account::new(cluster, endpoint, place);
     // Counted before the wait, so that a burst cannot pass the limit while it connects.
     cluster.opened(endpoint);
     account.open = true;
@@ -271,16 +385,22 @@ async fn open(cluster: &ClusterState, endpoint: &EndpointState, timeout_ns: u64)
 }
 
 /// A stream on an HTTP/2 connection to this endpoint.
-async fn share_http2(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>) -> Result<Lease, Fault> {
-    let account = Account::new(cluster, endpoint);
-    let (timeout_ns, limit) = {
+async fn share_http2(
+    cluster: &Rc<ClusterState>,
+    endpoint: &Rc<EndpointState>,
+    place: Option<Place>,
+) -> Result<Lease, Fault> {
+    let account = Account::new(cluster, endpoint, place);
+    let (timeout_ns, limit, each) = {
         let config = cluster.cluster.borrow();
-        (nanos(config.connect_timeout), config.limits.connections)
+        (nanos(config.connect_timeout), config.limits.connections, config.policy.endpoint_connections)
     };
     let due = clock::now().saturating_add(timeout_ns);
     let overflow = Fault::new(Side::Proxy, Step::Lease, Reason::Overflow);
     let connect = || -> Option<mux::Made> {
-        if limit.is_some_and(|limit| cluster.connections.get() >= share(limit, cluster.cores)) {
+        if limit.is_some_and(|limit| cluster.connections.get() >= share(limit, cluster.cores))
+            || each.is_some_and(|limit| endpoint.connections.get() >= share(limit, cluster.cores))
+        {
             return None;
         }
         cluster.opened(endpoint);
@@ -303,56 +423,15 @@ async fn share_http2(cluster: &Rc<ClusterState>, endpoint: &Rc<EndpointState>) -
 /// Closes the longest idle connection of some endpoint, so that a new one fits under the limit.
 fn make_room(cluster: &ClusterState) -> bool {
     let endpoints = cluster.endpoints.borrow().clone();
-    for endpoint in endpoints.iter() {
-        if endpoint.pool.borrow_mut().drop_oldest() {
-            endpoint.connections.set(endpoint.connections.get().saturating_sub(1));
-            cluster.connections.set(cluster.connections.get().saturating_sub(1));
-            cluster.cluster.borrow().meters.core(cluster.core).connections.sub(1);
-            return true;
-        }
-    }
-    false
+    endpoints.iter().any(|endpoint| drop_oldest(cluster, endpoint))
 }
 
-/// Leaves the line when the wait is given up, and passes a grant on that came too late.
-struct InLine<'a> {
-    cluster: &'a ClusterState,
-    waiter: Rc<Waiter>,
-    served: Cell<bool>,
-}
-
-impl Drop for InLine<'_> {
-    fn drop(&mut self) {
-        if self.served.get() {
-            return;
-        }
-        if self.waiter.granted.get() {
-            self.cluster.wake_one();
-        } else {
-            self.cluster.waiters.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.waiter));
-        }
+fn drop_oldest(cluster: &ClusterState, endpoint: &EndpointState) -> bool {
+    let dropped = endpoint.pool.borrow_mut().drop_oldest();
+    if dropped {
+        endpoint.connections.set(endpoint.connections.get().saturating_sub(1));
+        cluster.connections.set(cluster.connections.get().saturating_sub(1));
+        cluster.cluster.borrow().meters.core(cluster.core).connections.sub(1);
     }
-}
-
-async fn wait_in_line(cluster: &ClusterState, timeout_ns: u64) -> Result<(), Fault> {
-    if cluster.waiters.borrow().len() >= cluster.cluster.borrow().policy.queue as usize {
-        return Err(Fault::new(Side::Proxy, Step::Lease, Reason::Overflow));
-    }
-    let waiter = Rc::new(Waiter { waker: RefCell::new(None), granted: Cell::new(false) });
-    cluster.waiters.borrow_mut().push_back(waiter.clone());
-    let line = InLine { cluster, waiter, served: Cell::new(false) };
-    let granted = poll_fn(|cx| {
-        if line.waiter.granted.get() {
-            return Poll::Ready(());
-        }
-        *line.waiter.waker.borrow_mut() = Some(cx.waker().clone());
-        Poll::Pending
-    });
-    match first(granted, deadline::sleep_until(clock::now().saturating_add(timeout_ns))).await {
-        Either::Left(()) => {
-            line.served.set(true);
-            Ok(())
-        }
-        Either::Right(()) => Err(Fault::new(Side::Proxy, Step::Lease, Reason::Overflow)),
-    }
+    dropped
 }

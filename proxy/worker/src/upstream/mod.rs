@@ -2,6 +2,7 @@
 //! identity: the cluster's name, the endpoint's address.
 
 mod lease;
+mod line;
 mod mux;
 mod original;
 pub mod outlier;
@@ -11,16 +12,17 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
 use onehop_net::clock::Nanos;
 use onehop_plan::BalanceKind;
-use onehop_plan::balance::{Balancer, Ewma};
-use onehop_plan::limit::Gradient;
+use onehop_plan::balance::{Ask, Balancer, Ewma, hash_of};
+use onehop_plan::limit::{Gradient, Line};
+use onehop_plan::model::{Fallback, Labels};
 use onehop_plan::{Address, Cluster, Endpoint};
 
 pub use lease::{Conn, Lease, Sought, Wanted, lease};
+use line::Waiter;
 use mux::Muxes;
 pub use pool::{Bounds, Pool};
 
@@ -47,17 +49,13 @@ impl EndpointState {
     }
 }
 
-/// Someone who waits for a free connection.
-struct Waiter {
-    waker: RefCell<Option<Waker>>,
-    granted: Cell<bool>,
-}
-
 /// One cluster, on this core.
 pub struct ClusterState {
     /// The snapshot's part.
     pub cluster: RefCell<Arc<Cluster>>,
     balancer: RefCell<Balancer>,
+    /// Those of its subsets.
+    subsets: RefCell<Vec<Balancer>>,
     endpoints: RefCell<Vec<Rc<EndpointState>>>,
     /// Endpoints that captured connections were meant for.
     destinations: RefCell<original::Destinations>,
@@ -65,6 +63,7 @@ pub struct ClusterState {
     pub active: Cell<u32>,
     connections: Cell<u32>,
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    line: Cell<Line>,
     /// Whether what requests experience is of interest.
     watches: Cell<bool>,
     /// The limit that is found from latency.
@@ -89,12 +88,14 @@ impl ClusterState {
     pub fn new(cluster: Arc<Cluster>, core: usize, cores: usize, seed: u64) -> ClusterState {
         let state = ClusterState {
             balancer: RefCell::new(Balancer::new(cluster.balance, core, cores, seed)),
+            subsets: RefCell::default(),
             cluster: RefCell::new(cluster.clone()),
             endpoints: RefCell::new(Vec::new()),
             destinations: RefCell::default(),
             active: Cell::new(0),
             connections: Cell::new(0),
             waiters: RefCell::new(VecDeque::new()),
+            line: Cell::default(),
             watches: Cell::new(false),
             gradient: RefCell::new(None),
             retrying: Cell::new(0),
@@ -139,6 +140,7 @@ impl ClusterState {
         *endpoints = kept;
         drop(endpoints);
         if self.cluster.borrow().balance != cluster.balance {
+            self.subsets.borrow_mut().clear();
             *self.balancer.borrow_mut() = Balancer::new(cluster.balance, self.core, self.cores, seed);
         }
         let adaptive = cluster.policy.adaptive.as_ref();
@@ -232,13 +234,24 @@ impl ClusterState {
         }
     }
 
-    fn wake_one(&self) {
-        if let Some(waiter) = self.waiters.borrow_mut().pop_front() {
-            waiter.granted.set(true);
-            if let Some(waker) = waiter.waker.borrow_mut().take() {
-                waker.wake();
-            }
+    /// The endpoint that the cluster's balancing chooses, among those with these labels where only they will do.
+    fn balance(&self, config: &Cluster, labels: Option<&Arc<Labels>>, ask: &Ask<'_>) -> Option<usize> {
+        let Some(labels) = labels else { return self.balancer.borrow_mut().pick(config, ask) };
+        self.balance_subset(config, labels, ask).or_else(|| match &config.policy.fallback {
+            Fallback::None => None,
+            Fallback::Any => self.balancer.borrow_mut().pick(config, ask),
+            Fallback::Default(labels) => self.balance_subset(config, labels, ask),
+        })
+    }
+
+    fn balance_subset(&self, config: &Cluster, labels: &Arc<Labels>, ask: &Ask<'_>) -> Option<usize> {
+        let (at, subset) = config.subset(labels)?;
+        let mut balancers = self.subsets.borrow_mut();
+        while balancers.len() <= at {
+            let seed = hash_of(config.name.as_bytes()).wrapping_add(balancers.len() as u64);
+            balancers.push(Balancer::new(config.balance, self.core, self.cores, seed ^ self.core as u64));
         }
+        balancers[at].pick_subset(config, subset, ask)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::{Args, Parser, Subcommand};
 use onehop_bench::hop::runner::{self, Place};
 use onehop_bench::hop::{Measured, Scenario, scenario};
+use onehop_bench::lateness;
 use onehop_bench::peers::{self, Layer};
 use onehop_bench::report::analysis::{Analysis, analyse};
 use onehop_bench::report::{html, markdown, setup};
@@ -33,6 +34,10 @@ enum Command {
     Hop(HopCommand),
     /// Runs the instrument's self-tests alone.
     SelfTest(Where),
+    /// Measures how late the generator sends, beside a bare loop on the same CPU.
+    ///
+    /// Exit code: 3 when the target is missed.
+    Lateness(Pins),
     /// Writes a folder's report anew from its raw results.
     Report {
         /// The folder.
@@ -59,6 +64,12 @@ struct Where {
     /// The folder for results; by default results/DATE-COMMIT-MACHINE. Earlier scenarios in it stay.
     #[arg(long, value_name = "FOLDER")]
     into: Option<PathBuf>,
+    #[command(flatten)]
+    pins: Pins,
+}
+
+#[derive(Args)]
+struct Pins {
     /// CPU of the generator and the origin.
     #[arg(long, default_value_t = 0)]
     generator_cpu: usize,
@@ -76,6 +87,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Hop(hop) => hop_command(&hop),
         Command::SelfTest(place) => self_test(&place),
+        Command::Lateness(pins) => late(&pins),
         Command::Report { folder } => report(&folder, None),
         Command::Peers => {
             list_peers();
@@ -104,9 +116,9 @@ fn list_peers() {
     }
 }
 
-fn place(arguments: &Where) -> Result<Place, String> {
+fn pinned(pins: &Pins, folder: PathBuf) -> Result<Place, String> {
     let usable = onehop_net::usable_cpus();
-    let (generator_cpu, proxy_cpu) = (arguments.generator_cpu, arguments.proxy_cpu);
+    let (generator_cpu, proxy_cpu) = (pins.generator_cpu, pins.proxy_cpu);
     for cpu in [generator_cpu, proxy_cpu] {
         if !usable.contains(&cpu) {
             return Err(format!(
@@ -117,13 +129,24 @@ fn place(arguments: &Where) -> Result<Place, String> {
     if generator_cpu == proxy_cpu {
         return Err("generator and candidates need a CPU each: on one they would measure each other".to_owned());
     }
-    let name = || format!("results/{}-{}-{}", setup::date(), setup::commit(), setup::machine());
-    let folder = arguments.into.clone().unwrap_or_else(|| PathBuf::from(name()));
-    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     if cfg!(debug_assertions) {
         eprintln!("onehop-bench: this is a debug build: its figures say nothing (cargo build --release --workspace)");
     }
     Ok(Place { generator_cpu, proxy_cpu, folder })
+}
+
+fn late(pins: &Pins) -> Result<bool, String> {
+    let (text, met) = lateness::table(&pinned(pins, PathBuf::new())?)?;
+    println!("{text}");
+    Ok(met)
+}
+
+fn place(arguments: &Where) -> Result<Place, String> {
+    let name = || format!("results/{}-{}-{}", setup::date(), setup::commit(), setup::machine());
+    let folder = arguments.into.clone().unwrap_or_else(|| PathBuf::from(name()));
+    let place = pinned(&arguments.pins, folder)?;
+    std::fs::create_dir_all(&place.folder).map_err(|error| format!("{}: {error}", place.folder.display()))?;
+    Ok(place)
 }
 
 fn scenarios(wanted: &[String]) -> Result<Vec<Scenario>, String> {

@@ -2,10 +2,12 @@
 //! is fixed in advance, and latency counts from the moment at which a request was meant to be sent.
 
 pub mod failure;
+pub mod floor;
 pub mod generator;
 pub mod lane;
 pub mod origin;
 pub mod outcome;
+mod pace;
 pub mod plan;
 pub mod random;
 pub mod record;

@@ -117,12 +117,23 @@ impl Slice {
     }
 }
 
+/// How a request came to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Its moment came while a connection was free.
+    OnTime,
+    /// No connection was free at its moment.
+    Waited,
+    /// In a closed loop: it had no moment.
+    Unpaced,
+}
+
 /// One request as its lane saw it.
 pub struct Seen {
     /// When it was meant to be sent.
     pub intended: Nanos,
-    /// Whether no connection was free at that moment.
-    pub waited: bool,
+    /// How it came to be sent.
+    pub start: Start,
     /// When what happened.
     pub times: Times,
     /// What came of it.
@@ -132,6 +143,8 @@ pub struct Seen {
 /// A thread's recorder.
 pub struct Recorder {
     slice: Slice,
+    /// Times that are latency and service time alike, since they were sent when they were meant to be: booked once.
+    alike: Histogram<u64>,
     from: Nanos,
     until: Nanos,
     /// What is answered after it belongs to the last slice.
@@ -153,17 +166,27 @@ impl Recorder {
         send: Box<dyn Fn(Slice)>,
         spare: Box<dyn Fn() -> Slice>,
     ) -> Recorder {
-        Recorder { slice: spare(), from, until: from + length, end, length, omit, send, spare }
+        Recorder { slice: spare(), alike: histogram(), from, until: from + length, end, length, omit, send, spare }
     }
 
     /// Closes slices that are over.
     pub fn advance(&mut self, now: Nanos) {
         while now >= self.until && self.until < self.end {
             let index = self.slice.index + 1;
+            self.share();
             let full = std::mem::replace(&mut self.slice, (self.spare)());
             (self.send)(full);
             self.slice.index = index;
             self.until += self.length;
+        }
+    }
+
+    fn share(&mut self) {
+        if !self.alike.is_empty() {
+            for sum in [&mut self.slice.latency, &mut self.slice.service] {
+                sum.add(&self.alike).expect("all histograms have the same bounds");
+            }
+            self.alike.reset();
         }
     }
 
@@ -186,18 +209,24 @@ impl Recorder {
             counts.resumed += u64::from(seen.times.resumed);
             handshake.saturating_record(ns);
         }
-        if seen.waited {
-            counts.waited += 1;
-        } else if seen.times.sent > 0 {
-            lateness.saturating_record(seen.times.sent.saturating_sub(seen.intended));
+        match seen.start {
+            Start::OnTime if seen.times.sent > 0 => {
+                lateness.saturating_record(seen.times.sent.saturating_sub(seen.intended));
+            }
+            Start::Waited => counts.waited += 1,
+            Start::OnTime | Start::Unpaced => {}
         }
         let status = match seen.result {
             Ok(answer) => {
                 counts.ok += 1;
                 counts.bytes += answer.bytes;
                 let from = if self.omit { seen.times.sent } else { seen.intended };
-                latency.saturating_record(seen.times.done.saturating_sub(from));
-                service.saturating_record(seen.times.done.saturating_sub(seen.times.sent));
+                if from == seen.times.sent {
+                    self.alike.saturating_record(seen.times.done.saturating_sub(from));
+                } else {
+                    latency.saturating_record(seen.times.done.saturating_sub(from));
+                    service.saturating_record(seen.times.done.saturating_sub(seen.times.sent));
+                }
                 answer.status
             }
             Err((failure, status)) => {
@@ -212,7 +241,8 @@ impl Recorder {
     }
 
     /// Hands over what is left.
-    pub fn finish(self) {
+    pub fn finish(mut self) {
+        self.share();
         (self.send)(self.slice);
     }
 }
@@ -225,7 +255,7 @@ mod tests {
 
     fn seen(intended: Nanos, sent: Nanos, done: Nanos) -> Seen {
         let times = Times { sent, done, ..Times::default() };
-        Seen { intended, waited: false, times, result: Ok(Answer { status: 200, bytes: 5 }) }
+        Seen { intended, start: Start::OnTime, times, result: Ok(Answer { status: 200, bytes: 5 }) }
     }
 
     fn record(omit: bool, book: impl FnOnce(&mut Recorder)) -> Vec<Slice> {

@@ -109,14 +109,20 @@ impl Mix {
         self.requests.len()
     }
 
-    /// The next request to send.
+    /// Which request is sent next.
     #[inline]
-    pub fn pick(&self, random: &mut Random) -> &Prepared {
+    pub fn choose(&self, random: &mut Random) -> usize {
         if self.requests.len() == 1 {
-            return &self.requests[0];
+            return 0;
         }
         let ticket = random.below(self.sums.last().copied().unwrap_or(1));
-        &self.requests[self.sums.partition_point(|sum| *sum <= ticket)]
+        self.sums.partition_point(|sum| *sum <= ticket)
+    }
+
+    /// The request of that number.
+    #[inline]
+    pub fn request(&self, number: usize) -> &Prepared {
+        &self.requests[number]
     }
 }
 
@@ -188,7 +194,7 @@ mod tests {
         let text = "# three of four\n3 http://x:1/a\n1 POST http://x:1/b\n";
         let mix = Mix::read(text, &Content::default()).expect("good");
         let mut random = Random::new(1, 0);
-        let a = (0..4000).filter(|_| mix.pick(&mut random).target.path == "/a").count();
+        let a = (0..4000).filter(|_| mix.request(mix.choose(&mut random)).target.path == "/a").count();
         assert!((2900..3100).contains(&a), "{a}");
         assert_eq!(mix.requests[1].method, Method::Post);
     }

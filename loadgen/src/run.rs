@@ -1,13 +1,9 @@
 //! One thread's part of a run: a pacer that keeps to the schedule, and lanes that carry requests.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use onehop_net::clock::{self, Nanos};
@@ -17,8 +13,8 @@ use onehop_net::stream::first;
 
 use crate::failure::{FAILURES, Failure};
 use crate::lane::{Lane, Times};
+use crate::pace::{self, Shared};
 use crate::plan::{Loop, Plan};
-use crate::random::Random;
 use crate::record::{Recorder, Seen, Slice};
 use crate::schedule::Schedule;
 
@@ -55,94 +51,6 @@ pub enum Told {
     Broken(io::Error),
 }
 
-#[derive(Clone, Copy)]
-struct Arrival {
-    intended: Nanos,
-    waited: bool,
-}
-
-#[derive(Default)]
-struct Slot {
-    arrival: Cell<Option<Arrival>>,
-    waker: RefCell<Option<Waker>>,
-}
-
-struct Shared {
-    plan: Arc<Plan>,
-    schedule: RefCell<Option<Schedule>>,
-    random: RefCell<Random>,
-    free: RefCell<VecDeque<usize>>,
-    slots: Vec<Slot>,
-    recorder: RefCell<Option<Recorder>>,
-    end: Cell<Nanos>,
-    over: Cell<bool>,
-    active: Cell<usize>,
-    ready: Cell<usize>,
-    connected: Cell<usize>,
-    refused: RefCell<[u64; FAILURES]>,
-    /// The pacer, waiting for a lane to fall free or for all to end.
-    pacer: RefCell<Option<Waker>>,
-}
-
-impl Shared {
-    fn wake_pacer(&self) {
-        if let Some(pacer) = self.pacer.borrow_mut().take() {
-            pacer.wake();
-        }
-    }
-
-    /// The next arrival for a lane: at once if one is overdue, else when the pacer hands it one; `None` at the end.
-    async fn next(&self, lane: usize) -> Option<Arrival> {
-        if self.over.get() {
-            return None;
-        }
-        let now = clock::now();
-        match self.schedule.borrow_mut().as_mut() {
-            Some(schedule) if schedule.due() <= now && schedule.due() < self.end.get() => {
-                // While others are free it is only that this lane was faster than the pacer.
-                let waited = self.free.borrow().is_empty();
-                return Some(Arrival { intended: schedule.take(), waited });
-            }
-            Some(_) => {}
-            None if now < self.end.get() => return Some(Arrival { intended: now, waited: false }),
-            None => return None,
-        }
-        self.free.borrow_mut().push_back(lane);
-        self.wake_pacer();
-        let slot = &self.slots[lane];
-        poll_fn(|cx| {
-            if let Some(arrival) = slot.arrival.take() {
-                return Poll::Ready(Some(arrival));
-            }
-            if self.over.get() {
-                return Poll::Ready(None);
-            }
-            *slot.waker.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await
-    }
-
-    fn hand(&self, lane: usize, intended: Nanos) {
-        let slot = &self.slots[lane];
-        slot.arrival.set(Some(Arrival { intended, waited: false }));
-        if let Some(waker) = slot.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
-    async fn pacer_waits(&self, until: impl Fn(&Shared) -> bool) {
-        poll_fn(|cx| {
-            if until(self) {
-                return Poll::Ready(());
-            }
-            *self.pacer.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
 /// Runs one thread's part on its core.
 pub async fn run(
     plan: Arc<Plan>,
@@ -158,21 +66,7 @@ pub async fn run(
     };
     // The first threads take what does not divide evenly.
     let lanes = plan.connections / threads + usize::from(thread < plan.connections % threads);
-    let shared = Rc::new(Shared {
-        random: RefCell::new(Random::new(plan.seed, !(thread as u64))),
-        plan: plan.clone(),
-        schedule: RefCell::new(None),
-        free: RefCell::new(VecDeque::with_capacity(lanes)),
-        slots: (0..lanes).map(|_| Slot::default()).collect(),
-        recorder: RefCell::new(None),
-        end: Cell::new(0),
-        over: Cell::new(false),
-        active: Cell::new(lanes),
-        ready: Cell::new(0),
-        connected: Cell::new(0),
-        refused: RefCell::new([0; FAILURES]),
-        pacer: RefCell::new(None),
-    });
+    let shared = Shared::new(plan.clone(), thread, lanes);
     for lane in 0..lanes {
         onehop_net::runtime::spawn(carry(shared.clone(), lane, agreed.clone()));
     }
@@ -191,14 +85,10 @@ pub async fn run(
         Some(Recorder::new(measured_from, shared.end.get(), slice_ns, plan.omit, send, spare));
     if let Loop::Open { rate, arrivals } = plan.pacing {
         let schedule = Schedule::new(arrivals, rate, start, plan.seed, thread, threads);
-        *shared.schedule.borrow_mut() = Some(schedule);
+        shared.keep_to(schedule);
     }
-    for slot in &shared.slots {
-        // The lanes wait for the start in their slots.
-        if let Some(waker) = slot.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
+    // They wait for the start in their slots.
+    shared.wake_lanes();
     if let Err(error) = pace(&shared, &timer, &agreed).await {
         tell(Told::Broken(error));
     }
@@ -240,19 +130,15 @@ async fn pace(shared: &Shared, timer: &Timer, agreed: &Agreement) -> io::Result<
             looked = now;
             recorder.advance(now);
         }
-        let due = shared.schedule.borrow().as_ref().map(Schedule::due);
         let look = clock::after(now, LOOK).min(shared.end.get());
-        match due {
+        match shared.due() {
             Some(due) if due > now => timer.until(due.min(look)).await?,
             Some(_) => {
-                let lane = shared.free.borrow_mut().pop_front();
-                if let (Some(lane), Some(schedule)) = (lane, shared.schedule.borrow_mut().as_mut()) {
-                    shared.hand(lane, schedule.take());
-                    continue;
+                shared.send_due();
+                if !shared.has_free() {
+                    // All lanes are busy: whichever ends takes what is overdue itself.
+                    first(shared.pacer_waits(Shared::has_free), timer.until(look)).await;
                 }
-                // All lanes are busy: whichever ends takes what is overdue itself.
-                let free = shared.pacer_waits(|shared| !shared.free.borrow().is_empty());
-                first(free, timer.until(look)).await;
             }
             None if timer.never_sleeps() => timer.turn().await,
             None => timer.until(look).await?,
@@ -262,19 +148,15 @@ async fn pace(shared: &Shared, timer: &Timer, agreed: &Agreement) -> io::Result<
 
 /// Lets what is under way end; each request has its own deadline.
 async fn end_lanes(shared: &Shared) {
-    shared.over.set(true);
-    for slot in &shared.slots {
-        if let Some(waker) = slot.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
+    shared.stop();
+    shared.wake_lanes();
     shared.pacer_waits(|shared| shared.active.get() == 0).await;
 }
 
 /// One lane: connects, waits for the start, and carries until the end.
 async fn carry(shared: Rc<Shared>, index: usize, agreed: Arc<Agreement>) {
     let plan = shared.plan.clone();
-    let mut lane = Lane::new(&plan);
+    let mut lane = Box::new(Lane::new(&plan));
     let mut made = Times::default();
     if !plan.new_connections {
         match lane.connect(&plan, &mut made).await {
@@ -284,27 +166,26 @@ async fn carry(shared: Rc<Shared>, index: usize, agreed: Arc<Agreement>) {
     }
     shared.ready.set(shared.ready.get() + 1);
     shared.wake_pacer();
-    let slot = &shared.slots[index];
-    poll_fn(|cx| {
-        if shared.end.get() > 0 || shared.over.get() || agreed.stop.load(Ordering::Relaxed) {
-            return Poll::Ready(());
-        }
-        *slot.waker.borrow_mut() = Some(cx.waker().clone());
-        Poll::Pending
-    })
-    .await;
-    while let Some(arrival) = shared.next(index).await {
-        let mut times = Times::default();
-        let request = plan.mix.pick(&mut shared.random.borrow_mut());
-        let result = lane.exchange(&plan, request, &mut times).await;
+    shared.begin(index, || agreed.stop.load(Ordering::Relaxed)).await;
+    let mut now = clock::now();
+    while let Some((free, arrival)) = shared.next(index, lane, now).await {
+        lane = free;
+        let mut times = arrival.times;
+        let request = plan.mix.request(arrival.request);
+        let result = lane.exchange(&plan, request, &mut times, arrival.begun).await;
+        pace::look();
         let failure = result.err().map(|(failure, _)| failure);
-        let now = if times.done > 0 { times.done } else { clock::now() };
-        let seen = Seen { intended: arrival.intended, waited: arrival.waited, times, result };
+        now = if times.done > 0 { times.done } else { clock::now() };
+        let seen = Seen { intended: arrival.intended, start: arrival.start, times, result };
         if let Some(recorder) = shared.recorder.borrow_mut().as_mut() {
             recorder.book(&seen, now);
         }
         if plan.pacing == Loop::Closed && failure.is_some_and(Failure::is_connect) {
             sleep_until(clock::after(now, REST)).await;
+            now = clock::now();
+        } else if !lane.is_kept() {
+            // What waiting for the peer's close took is no part of the next request.
+            now = clock::now();
         }
     }
     shared.active.set(shared.active.get() - 1);

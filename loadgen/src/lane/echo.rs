@@ -22,17 +22,32 @@ impl Connection {
         Ok(())
     }
 
+    /// The stream, between two requests.
+    pub fn stream(&self) -> Option<&Stream> {
+        self.stream.as_ref()
+    }
+
     /// Sends bytes and takes them back.
-    pub async fn exchange(&mut self, plan: &Plan, request: &Prepared, times: &mut Times) -> Result<Answer, Failure> {
-        times.sent = clock::now();
+    pub async fn exchange(
+        &mut self,
+        plan: &Plan,
+        request: &Prepared,
+        times: &mut Times,
+        begun: Option<usize>,
+    ) -> Result<Answer, Failure> {
+        if times.sent == 0 {
+            times.sent = clock::now();
+        }
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => open(plan, times).await?,
         };
-        arm(&stream, plan, times.sent);
+        if begun.is_none() {
+            arm(&stream, plan, times.sent);
+        }
         let body = &request.body[..];
         let size = if body.len() > Size::Medium.bytes() { Size::Large } else { Size::Medium };
-        let (mut written, mut echoed) = (0, 0);
+        let (mut written, mut echoed) = (begun.unwrap_or(0), 0);
         // Both ways at once: a large payload fills both sockets before the last byte of it is taken.
         while echoed < body.len() {
             if written < body.len() {

@@ -34,14 +34,22 @@ impl Connection {
         Ok(())
     }
 
+    /// The stream, between two requests.
+    pub fn stream(&self) -> Option<&Stream> {
+        self.stream.as_ref()
+    }
+
     /// One request and its answer.
     pub async fn exchange(
         &mut self,
         plan: &Plan,
         request: &Prepared,
         times: &mut Times,
+        begun: Option<usize>,
     ) -> Result<Answer, (Failure, u16)> {
-        times.sent = clock::now();
+        if times.sent == 0 {
+            times.sent = clock::now();
+        }
         let (fresh, mut stream) = match self.stream.take() {
             Some(stream) => (false, stream),
             None => (true, open(plan, times).await.map_err(|failure| (failure, 0))?),
@@ -49,18 +57,15 @@ impl Connection {
         if fresh && !plan.new_connections {
             times.sent = clock::now();
         }
-        arm(&stream, plan, times.sent);
-        let whole = request.head.len() + request.body.len();
-        match stream.try_write_parts(&request.head, &request.body) {
-            Ok(count) if count == whole => {}
-            Ok(count) => {
-                let head = &request.head[count.min(request.head.len())..];
-                let body = &request.body[count.saturating_sub(request.head.len())..];
-                stream.write_all_vectored(head, body).await.map_err(|_| (unwritten(&stream), 0))?;
-            }
-            Err(_) => {
-                stream.write_all_vectored(&request.head, &request.body).await.map_err(|_| (unwritten(&stream), 0))?
-            }
+        let written = begun.unwrap_or_else(|| {
+            arm(&stream, plan, times.sent);
+            // An error shows again below.
+            stream.try_write_parts(&request.head, &request.body).unwrap_or(0)
+        });
+        if written < request.head.len() + request.body.len() {
+            let head = &request.head[written.min(request.head.len())..];
+            let body = &request.body[written.saturating_sub(request.head.len())..];
+            stream.write_all_vectored(head, body).await.map_err(|_| (unwritten(&stream), 0))?;
         }
         self.read_head(&mut stream, request).await.map_err(|failure| (failure, 0))?;
         let status = self.head.status;

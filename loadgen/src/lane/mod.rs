@@ -61,16 +61,41 @@ impl Lane {
         }
     }
 
-    /// Sends a request and takes its answer, connecting first where that is needed.
+    /// Sends what goes at once of a request on a connection that is there, in the caller's own turn: how many bytes.
+    /// `None` where the lane must do it itself, in [`Lane::exchange`].
+    pub fn begin(&mut self, plan: &Plan, request: &Prepared, times: &mut Times) -> Option<usize> {
+        let stream = match self {
+            Lane::Http1(connection) => connection.stream()?,
+            Lane::Echo(connection) => connection.stream()?,
+        };
+        times.sent = clock::now();
+        arm(stream, plan, times.sent);
+        // What kept it from being sent shows again when the lane sends the rest.
+        Some(stream.try_write_parts(&request.head, &request.body).unwrap_or(0))
+    }
+
+    /// Sends a request, of which `begun` bytes are on their way, and takes its answer, connecting first where that is
+    /// needed. `times.sent` is stamped unless it is set.
     pub async fn exchange(
         &mut self,
         plan: &Plan,
         request: &Prepared,
         times: &mut Times,
+        begun: Option<usize>,
     ) -> Result<Answer, (Failure, u16)> {
         match self {
-            Lane::Http1(connection) => connection.exchange(plan, request, times).await,
-            Lane::Echo(connection) => connection.exchange(plan, request, times).await.map_err(|failure| (failure, 0)),
+            Lane::Http1(connection) => connection.exchange(plan, request, times, begun).await,
+            Lane::Echo(connection) => {
+                connection.exchange(plan, request, times, begun).await.map_err(|failure| (failure, 0))
+            }
+        }
+    }
+
+    /// Whether its connection stands for the next request.
+    pub fn is_kept(&self) -> bool {
+        match self {
+            Lane::Http1(connection) => connection.stream().is_some(),
+            Lane::Echo(connection) => connection.stream().is_some(),
         }
     }
 }

@@ -20,7 +20,9 @@ pub(super) async fn serve(stream: &mut Stream) -> io::Result<()> {
         if count >= Size::Medium.bytes() {
             size = Size::Large;
         }
+        crate::pace::look();
         stream.write_all(stream.buffered()).await?;
+        crate::pace::look();
         stream.consume(stream.buffered().len());
         stream.release();
     }

@@ -30,6 +30,7 @@ pub(super) async fn serve(stream: &mut Stream, served: &Served) -> io::Result<()
         }
         let mut received = Vec::new();
         read_body(stream, last.head.body, served.behaviour.echo_body.then_some(&mut received)).await?;
+        crate::pace::look();
         if let Some(sleeper) = &served.sleeper {
             sleeper.until(clock::after(clock::now(), served.service())).await;
         }
@@ -48,6 +49,7 @@ pub(super) async fn serve(stream: &mut Stream, served: &Served) -> io::Result<()
         if !last.head.keep_alive {
             return Ok(());
         }
+        crate::pace::look();
     }
 }
 

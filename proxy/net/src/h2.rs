@@ -79,6 +79,8 @@ pub struct Walker {
     preface: usize,
     levels: [u32; FLOODS],
     drained_at: [u64; FLOODS],
+    /// A frame's head has passed.
+    begun: bool,
 }
 
 /// Length of the client's connection preface (RFC 9113 3.4).
@@ -94,7 +96,13 @@ impl Walker {
             preface: if from_client { PREFACE } else { 0 },
             levels: [0; FLOODS],
             drained_at: [0; FLOODS],
+            begun: false,
         }
+    }
+
+    /// Whether the peer's first frame, its SETTINGS, has passed as a whole.
+    pub fn is_settled(&self) -> bool {
+        self.begun && self.skip == 0 && self.have == 0
     }
 
     /// Walks on; names the first breach.
@@ -113,6 +121,7 @@ impl Walker {
             bytes = &bytes[taken..];
             if self.have == 9 {
                 self.have = 0;
+                self.begun = true;
                 self.skip = u32::from_be_bytes([0, self.head[0], self.head[1], self.head[2]]) as usize;
                 breach = breach.or(self.count(now));
             }
@@ -164,9 +173,15 @@ pub struct Heard {
     breach: Cell<Option<Breach>>,
     bytes: Cell<u64>,
     stalled: Cell<bool>,
+    settled: Cell<bool>,
 }
 
 impl Heard {
+    /// Whether the peer's SETTINGS have come.
+    pub fn is_settled(&self) -> bool {
+        self.settled.get()
+    }
+
     /// What the peer has done, once. Nothing is read from it any more.
     pub fn take_breach(&self) -> Option<Breach> {
         self.breach.take()
@@ -263,6 +278,9 @@ impl AsyncRead for Io {
             this.heard.breach.set(Some(breach));
             cx.waker().wake_by_ref();
             return Poll::Pending;
+        }
+        if !this.heard.settled.get() && this.walker.is_settled() {
+            this.heard.settled.set(true);
         }
         buf.put_slice(&data[..count]);
         this.stream.consume(count);

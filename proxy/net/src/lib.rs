@@ -6,6 +6,7 @@ pub mod address;
 pub mod clock;
 pub mod core;
 pub mod deadline;
+pub mod digest;
 pub mod h2;
 pub mod listener;
 pub mod mailbox;

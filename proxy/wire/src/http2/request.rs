@@ -69,7 +69,11 @@ pub fn request<'a>(
         lines.out.extend_from_slice(b"\r\n");
     }
     let length = lines.length;
-    head.body = if extended { BodyLength::None } else { body(length, parts.ends)? };
+    // What a tunnel carries is no body (RFC 9110 9.3.6).
+    if connect && length.is_some() {
+        return Err(Reject::ConnectWithBody);
+    }
+    head.body = if connect { BodyLength::None } else { body(length, parts.ends)? };
     split(head, target, connect && !extended, out);
     head.head_len = out.len();
     head.keep_alive = true;

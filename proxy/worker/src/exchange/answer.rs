@@ -187,7 +187,7 @@ impl Attempt<'_> {
         let web = self.web().filter(|_| from_http2 && web::is_translated(head, bytes));
         let reader = || {
             let reader = match from_http2 {
-                true => Reader::http2(response.ends, limits),
+                true => Reader::http2(response.ends || head.tunnels, limits),
                 false => Reader::http1(head.body, limits),
             };
             match web {

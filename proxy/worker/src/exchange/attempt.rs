@@ -13,7 +13,7 @@ use onehop_net::Size;
 use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
 use onehop_plan::Route;
-use onehop_wire::http1::{BodyLength, Edits, Limits, Method, ResponseHead, encode_request};
+use onehop_wire::http1::{BodyLength, Edits, Limits, ResponseHead, encode_request};
 
 use super::body::{Body, Broken, Framing};
 use super::changes::Changes;
@@ -23,7 +23,7 @@ use super::leg::Leg;
 use super::pour::Pour;
 use super::reader::Reader;
 use super::response::{Response, bad_response};
-use super::{Outcome, Request, upgrade_allowed};
+use super::{Outcome, Request};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward;
 use crate::http2::web::{self, Translated, Web};
@@ -140,12 +140,15 @@ impl Attempt<'_> {
         let now = if leased.as_ref().is_ok_and(|lease| lease.reused) { asked } else { clock::now() };
         ledger.enter(State::Hop, now);
         ledger.mark(Mark::Leased, now);
-        let lease = leased.map_err(|fault| Failure { replayable: true, ..Failure::new(fault) })?;
+        let mut lease = leased.map_err(|fault| Failure { replayable: true, ..Failure::new(fault) })?;
         let endpoint = lease.endpoint().clone();
         let core = self.shard.outfit.core;
         endpoint.endpoint.borrow().meters.core(core).requests.add(1);
         if self.shard.logs_access() {
             outcome.endpoint = Some(endpoint.endpoint.borrow().address.to_string());
+        }
+        if self.tunnels() && !Box::pin(self.takes_tunnels(&mut lease)).await {
+            return Err(Failure::new(Fault::new(Side::Proxy, Step::Lease, Reason::UpgradeRefused)));
         }
         let answered = self.send(client, lease, ledger, outcome).await;
         self.report(&endpoint, &answered, now, ledger.latest());
@@ -222,23 +225,19 @@ impl Attempt<'_> {
 
     fn begin_upload(&self, client: &Leg<'_>, lease: &mut Lease) -> Result<Flow, Failure> {
         let request = self.request;
-        let upgrade =
-            request.head.upgrade.is_some_and(|protocol| upgrade_allowed(self.route, protocol.of(request.bytes)));
+        let upgrade = self.upgrade();
+        let is_upgrade = upgrade.is_some();
         let mut scratch = self.shard.take_head();
         let instance = &self.shard.outfit.instance;
         let flow = match &mut lease.conn {
             Conn::Http1(_) => {
                 let mut head = self.shard.take_head();
-                forward::request(&mut scratch, request, self.changed(), instance, upgrade, |target, edits| {
+                forward::request(&mut scratch, request, self.changed(), instance, is_upgrade, |target, edits| {
                     encode_request(&mut head, request.head, request.bytes, target, edits);
                 });
                 Flow::Wire(self.wire(client, head))
             }
             Conn::Http2(channel) => {
-                if upgrade || request.head.method == Method::Connect {
-                    // A tunnel needs a connection of its own, which this cluster's protocol does not give.
-                    return Err(Failure::new(Fault::new(Side::Proxy, Step::Lease, Reason::UpgradeRefused)));
-                }
                 let web = self.web();
                 let reader = self.reader(client);
                 let reader = match web {
@@ -249,12 +248,13 @@ impl Attempt<'_> {
                 let tls = self.cluster.cluster.borrow().tls.is_some();
                 let (head, bytes) = (request.head, request.bytes);
                 let encoded =
-                    forward::request(&mut scratch, request, self.changed(), instance, upgrade, |target, edits| {
-                        let write = |edits: &Edits<'_>| message::to_upstream(head, bytes, target, tls, edits);
+                    forward::request(&mut scratch, request, self.changed(), instance, is_upgrade, |target, edits| {
+                        let write = |edits: &Edits<'_>| message::to_upstream(head, bytes, target, tls, upgrade, edits);
                         if web.is_some() { web::request(head, bytes, edits, write) } else { write(edits) }
                     });
                 let encoded = encoded.map_err(|reject| Failure::new(Fault::rejected(reject)))?;
-                channel.send_request(encoded, ends);
+                // The stream of a tunnel stays open; what it carries is relayed once the upstream has agreed.
+                channel.send_request(encoded, ends && !self.tunnels());
                 Flow::Frames(Pour::new(reader, ends, self.limits(), self.route.max_body))
             }
         };
@@ -391,7 +391,7 @@ impl Attempt<'_> {
                 let taken = match ready!(channel.poll_answer(cx)) {
                     http2::Heard::Broken => return Poll::Ready(Ok(Heard::End)),
                     http2::Heard::Interim(head) => response.take_http2(&head, false, self.request),
-                    http2::Heard::Final { response: head, ends } => response.take_http2(&head, ends, self.request),
+                    http2::Heard::Final { response: head, ends } => self.take_final(&head, ends, response),
                 };
                 Poll::Ready(taken.map(|()| Heard::Head))
             }

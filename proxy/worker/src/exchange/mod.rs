@@ -16,6 +16,7 @@ pub mod pour;
 pub mod reader;
 mod response;
 pub mod routing;
+mod tunnel;
 
 pub use bounded::run_bounded;
 pub use leg::Leg;

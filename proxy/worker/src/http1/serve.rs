@@ -19,8 +19,9 @@ use crate::access_log;
 use crate::connections::{Doing, Entry, Listed};
 use crate::exchange::{self, Leg, Outcome, Request, changes};
 use crate::fault::{Fault, Side, Step};
-use crate::http2::grpc;
+use crate::http2::{grpc, tunnel};
 use crate::shard::Shard;
+use crate::upstream::Conn;
 
 /// Serves a connection until it ends; true at once if it begins with the preface of HTTP/2, which is left to be read.
 ///
@@ -294,15 +295,22 @@ async fn conclude(
         keep = answer(stream, listener, request, &fault, &mut outcome).await;
         ledger.mark(Mark::ResponseWritten, clock::now());
     }
-    if let Some(mut lease) = outcome.tunnel.take()
-        && let Some(upstream) = lease.conn.stream()
-    {
+    if let Some(mut lease) = outcome.tunnel.take() {
         entry.doing.set(Doing::Tunnel);
         let idle = listener.tcp.as_ref().map_or(std::time::Duration::from_secs(3600), |tcp| tcp.idle_timeout);
         ledger.enter(onehop_meter::ledger::State::UpstreamWait, clock::now());
-        let passed = onehop_net::relay::relay(stream, upstream, idle).await;
-        outcome.bytes_in += passed.up;
-        outcome.bytes_out += passed.down;
+        let (up, down) = match &mut lease.conn {
+            Conn::Http1(pooled) => {
+                let passed = onehop_net::relay::relay(stream, &mut pooled.stream, idle).await;
+                (passed.up, passed.down)
+            }
+            Conn::Http2(channel) => {
+                let limits = super::limits(&listener.http);
+                Box::pin(tunnel::relay(&mut Leg::Http1(stream), &mut Leg::Http2(channel), limits, idle)).await
+            }
+        };
+        outcome.bytes_in += up;
+        outcome.bytes_out += down;
         ledger.enter(onehop_meter::ledger::State::Hop, clock::now());
         keep = false;
     }

@@ -77,6 +77,11 @@ impl Channel {
         Channel { turn, recv, send: None, chunk: Bytes::new(), alarm: Alarm::new(), error: None, unsent: false }
     }
 
+    /// Whether the peer takes extended CONNECT (RFC 8441 3); asked before the stream is opened.
+    pub fn allows_connect(&self) -> bool {
+        matches!(&self.turn, Turn::Open(sender) if sender.is_extended_connect_protocol_enabled())
+    }
+
     /// Opens the stream; `ends`: the request has no body. A failure shows when the answer is waited for.
     pub fn send_request(&mut self, request: Request<()>, ends: bool) {
         let Turn::Open(sender) = &mut self.turn else {

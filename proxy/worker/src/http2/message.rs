@@ -82,7 +82,7 @@ impl Block {
     }
 }
 
-/// The request as `h2` sends it to an upstream.
+/// The request as `h2` sends it to an upstream; with `protocol` as an extended CONNECT for it (RFC 8441 4).
 ///
 /// # Errors
 /// When the target or the authority cannot be one.
@@ -91,17 +91,26 @@ pub fn to_upstream(
     buf: &[u8],
     target: &[u8],
     tls: bool,
+    protocol: Option<&[u8]>,
     edits: &Edits<'_>,
 ) -> Result<Request<()>, Reject> {
     let mut block = Block::new(head.fields.len() + edits.add.len() + 4, head.head_len + 512);
-    http2::request_fields(head, buf, edits, |name, value| block.push(name, value));
-    let method = Method::from_bytes(head.method_span.of(buf)).map_err(|_| Reject::BadRequestLine)?;
+    http2::request_fields(head, buf, edits, |name, value| {
+        // The key of the HTTP/1 handshake has no use here (RFC 8441 5).
+        if protocol.is_none() || !name.eq_ignore_ascii_case(b"sec-websocket-key") {
+            block.push(name, value);
+        }
+    });
+    let method = match protocol {
+        Some(_) => Method::CONNECT,
+        None => Method::from_bytes(head.method_span.of(buf)).map_err(|_| Reject::BadRequestLine)?,
+    };
     // A rewritten host stands among the added fields.
     let host = edits.add.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"host"));
     let authority = block.share(host.map_or(head.authority.of(buf), |(_, host)| host));
     let mut uri = http::uri::Parts::default();
     uri.authority = Some(Authority::from_maybe_shared(authority).map_err(|_| Reject::BadHost)?);
-    if method != Method::CONNECT {
+    if method != Method::CONNECT || protocol.is_some() {
         let path = block.share(target);
         uri.path_and_query = Some(PathAndQuery::from_maybe_shared(path).map_err(|_| Reject::BadTarget)?);
         uri.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
@@ -111,6 +120,10 @@ pub fn to_upstream(
     *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Reject::BadTarget)?;
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = block.map;
+    if let Some(protocol) = protocol {
+        let protocol = std::str::from_utf8(protocol).map_err(|_| Reject::BadRequestLine)?;
+        request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
+    }
     Ok(request)
 }
 

@@ -6,7 +6,7 @@ pub mod message;
 mod reply;
 mod serve;
 mod stream;
-mod tunnel;
+pub mod tunnel;
 pub mod web;
 
 pub use channel::{Channel, Heard, Incoming};

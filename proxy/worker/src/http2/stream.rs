@@ -85,13 +85,11 @@ async fn conclude(
         answer(channel, listener, request, &fault, &mut outcome);
         ledger.mark(Mark::ResponseWritten, clock::now());
     }
-    if let Some(mut lease) = outcome.tunnel.take()
-        && let Some(upstream) = lease.conn.stream()
-    {
+    if let Some(mut lease) = outcome.tunnel.take() {
         let idle = listener.tcp.as_ref().map_or(std::time::Duration::from_secs(3600), |tcp| tcp.idle_timeout);
         ledger.enter(State::UpstreamWait, clock::now());
         let limits = crate::http1::limits(&listener.http);
-        let (up, down) = tunnel::relay(channel, upstream, limits, idle).await;
+        let (up, down) = tunnel::relay(&mut Leg::Http2(channel), &mut lease.conn.leg(), limits, idle).await;
         outcome.bytes_in += up;
         outcome.bytes_out += down;
         ledger.enter(State::Hop, clock::now());

@@ -1,16 +1,16 @@
-//! A tunnel between an HTTP/2 stream and a connection: WebSocket by extended CONNECT (RFC 8441), and CONNECT.
+//! A tunnel with an HTTP/2 stream at one end or both: WebSocket by extended CONNECT (RFC 8441), and CONNECT.
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use onehop_net::clock;
 use onehop_net::deadline::Ends;
-use onehop_net::{Stream, clock};
 use onehop_wire::http1::{BodyLength, Limits};
 
-use super::Channel;
 use crate::exchange::Leg;
 use crate::exchange::body::{Body, Framing};
+use crate::exchange::flow::Flow;
 use crate::exchange::pour::Pour;
 use crate::exchange::reader::Reader;
 
@@ -30,28 +30,30 @@ pub fn handshake_key(high: u64, low: u64) -> [u8; 24] {
 
 /// Relays both ways until both have ended, one has broken, or nothing has moved for `idle`. Returns the payload up and
 /// down.
-pub async fn relay(channel: &mut Channel, upstream: &mut Stream, limits: Limits, idle: Duration) -> (u64, u64) {
-    let mut up = Body::of_frames(Reader::http2(false, limits), Framing::Verbatim, Vec::new(), limits, None);
-    let mut down = Pour::new(Reader::http1(BodyLength::UntilClose, limits), false, limits, None);
+pub async fn relay(client: &mut Leg<'_>, upstream: &mut Leg<'_>, limits: Limits, idle: Duration) -> (u64, u64) {
+    let mut up = direction(client, upstream, limits);
+    let mut down = direction(upstream, client, limits);
     let (mut up_open, mut down_open) = (true, true);
     let mut moved = u64::MAX;
     let broken = poll_fn(|cx| {
         if up_open {
-            match up.poll(cx, &mut Leg::Http2(channel), upstream) {
+            match up.poll(cx, client, upstream) {
                 Poll::Ready(Ok(())) => {
                     up_open = false;
-                    // One that is gone shows on the way down.
-                    let _ = upstream.shutdown_write();
+                    end(upstream);
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(true),
                 Poll::Pending => {}
             }
         }
         if down_open {
-            match down.poll(cx, &mut Leg::Http1(upstream), channel) {
-                Poll::Ready(Ok(())) => down_open = false,
+            match down.poll(cx, upstream, client) {
+                Poll::Ready(Ok(())) => {
+                    down_open = false;
+                    end(client);
+                }
                 Poll::Ready(Err(_)) => return Poll::Ready(true),
-                Poll::Pending if channel.poll_left(cx).is_ready() => return Poll::Ready(true),
+                Poll::Pending if left(cx, client) || left(cx, upstream) => return Poll::Ready(true),
                 Poll::Pending => {}
             }
         }
@@ -61,18 +63,53 @@ pub async fn relay(channel: &mut Channel, upstream: &mut Stream, limits: Limits,
         let bytes = up.bytes() + down.bytes();
         if moved != bytes {
             moved = bytes;
-            let due = clock::after(clock::now(), idle);
-            upstream.deadline().arm(due, Ends::Both);
+            upstream.arm(clock::after(clock::now(), idle), Ends::Both);
         }
         Poll::Pending
     })
     .await;
-    upstream.deadline().disarm();
+    upstream.disarm();
     if broken {
-        upstream.reset_on_close();
-        channel.reset(h2::Reason::CONNECT_ERROR);
+        reset(client);
+        reset(upstream);
     }
     (up.bytes(), down.bytes())
+}
+
+fn direction(from: &Leg<'_>, to: &Leg<'_>, limits: Limits) -> Flow {
+    let reader = match from {
+        Leg::Http2(_) => Reader::http2(false, limits),
+        _ => Reader::http1(BodyLength::UntilClose, limits),
+    };
+    match (from, to) {
+        (_, Leg::Http2(_)) => Flow::Frames(Pour::new(reader, false, limits, None)),
+        (Leg::Http2(_), _) => Flow::Wire(Body::of_frames(reader, Framing::Verbatim, Vec::new(), limits, None)),
+        _ => Flow::Wire(Body::new(BodyLength::UntilClose, Framing::Verbatim, Vec::new(), limits, None)),
+    }
+}
+
+/// One direction is over; on HTTP/2 its last frame has said so.
+fn end(leg: &Leg<'_>) {
+    if let Leg::Http1(stream) = leg {
+        // One that is gone shows on the other way.
+        let _ = stream.shutdown_write();
+    }
+}
+
+/// Whether the peer of an HTTP/2 stream has given it up.
+fn left(cx: &mut Context<'_>, leg: &mut Leg<'_>) -> bool {
+    match leg {
+        Leg::Http2(channel) => channel.poll_left(cx).is_ready(),
+        _ => false,
+    }
+}
+
+fn reset(leg: &mut Leg<'_>) {
+    match leg {
+        Leg::Http1(stream) => stream.reset_on_close(),
+        Leg::Http2(channel) => channel.reset(h2::Reason::CONNECT_ERROR),
+        Leg::Nobody => {}
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use onehop_meter::names::Reason;
 use onehop_net::Stream;
@@ -67,7 +68,7 @@ pub struct Lease {
     pub reused: bool,
     account: Account,
     /// The place on a shared connection; given up after the stream.
-    _ride: Option<Ride>,
+    ride: Option<Ride>,
 }
 
 /// What a lease gives the use of.
@@ -139,6 +140,11 @@ impl Lease {
     /// Its endpoint.
     pub fn endpoint(&self) -> &Rc<EndpointState> {
         &self.account.endpoint
+    }
+
+    /// Waits until a shared connection's upstream has said what it allows.
+    pub fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.ride.as_ref().map_or(Poll::Ready(()), |ride| ride.poll_settled(cx))
     }
 
     /// Gives a connection back that is between two messages.
@@ -325,7 +331,7 @@ fn reuse(
     cluster.cluster.borrow().meters.core(cluster.core).pool_hits.add(1);
     let mut account = Account::new(cluster, endpoint, place);
     account.open = true;
-    Ok(Lease { conn: Conn::Http1(conn), reused: true, account, _ride: None })
+    Ok(Lease { conn: Conn::Http1(conn), reused: true, account, ride: None })
 }
 
 async fn connect(
@@ -341,7 +347,7 @@ async fn connect(
     let now = clock::now();
     let stream = open(cluster, endpoint, timeout_ns).await?;
     let conn = Conn::Http1(Box::new(Pooled { stream, since: now, born: now, requests: 0 }));
-    Ok(Lease { conn, reused: false, account, _ride: None })
+    Ok(Lease { conn, reused: false, account, ride: None })
 }
 
 /// Connects, with TLS where the cluster has it, and counts how it went.
@@ -417,7 +423,7 @@ async fn share_http2(
     if reused {
         cluster.cluster.borrow().meters.core(cluster.core).pool_hits.add(1);
     }
-    Ok(Lease { conn: Conn::Http2(Box::new(channel)), reused, account, _ride: Some(ride) })
+    Ok(Lease { conn: Conn::Http2(Box::new(channel)), reused, account, ride: Some(ride) })
 }
 
 /// Closes the longest idle connection of some endpoint, so that a new one fits under the limit.

@@ -39,9 +39,17 @@ pub struct Mux {
     born: Nanos,
     idle_since: Cell<Nanos>,
     closed: Cell<bool>,
+    /// The upstream's SETTINGS have come, or never will.
+    settled: Cell<bool>,
+    settling: RefCell<Vec<Waker>>,
 }
 
 impl Mux {
+    fn settle(&self) {
+        self.settled.set(true);
+        self.settling.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
     fn has_room(&self) -> bool {
         if self.closed.get() {
             return false;
@@ -68,6 +76,17 @@ impl Drop for Ride {
         self.mux.active.set(self.mux.active.get() - 1);
         self.mux.idle_since.set(clock::now());
         self.endpoint.muxes.wake_one();
+    }
+}
+
+impl Ride {
+    /// Waits until the upstream's SETTINGS have come: what it allows beyond plain requests stands there.
+    pub fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.mux.settled.get() {
+            return Poll::Ready(());
+        }
+        self.mux.settling.borrow_mut().push(cx.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -244,6 +263,8 @@ async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>, made: Made
         born: now,
         idle_since: Cell::new(now),
         closed: Cell::new(false),
+        settled: Cell::new(false),
+        settling: RefCell::default(),
     });
     let weak = Rc::downgrade(&mux);
     if !endpoint.is_retired() {
@@ -253,6 +274,7 @@ async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>, made: Made
     drive(connection, &heard, &http2, &weak).await;
     if let Some(mux) = weak.upgrade() {
         mux.closed.set(true);
+        mux.settle();
         muxes.list.borrow_mut().retain(|other| !Rc::ptr_eq(other, &mux));
     }
     cluster.closed(&endpoint, 1);
@@ -268,9 +290,16 @@ async fn drive(mut connection: Connection<Io, Bytes>, heard: &Heard, http2: &Htt
     let mut seen = (heard.bytes(), clock::now());
     let mut pinged = false;
     let mut connection = pin!(connection);
+    let mut settled = false;
     poll_fn(|cx| {
         if connection.as_mut().poll(cx).is_ready() || heard.take_breach().is_some() {
             return Poll::Ready(());
+        }
+        if !settled && heard.is_settled() {
+            settled = true;
+            if let Some(mux) = mux.upgrade() {
+                mux.settle();
+            }
         }
         if ping_ns == u64::MAX {
             return Poll::Pending;

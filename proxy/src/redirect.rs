@@ -52,6 +52,8 @@ pub struct Rules {
 const TABLE: &str = "inet onehop";
 /// Marks packets that are to come back through loopback to a transparent socket.
 const TPROXY_MARK: u32 = 0x0e0_0001;
+/// Marks answers of the app to its clients' own addresses, from which the sidecar has asked: they go back to it.
+const ANSWER_MARK: u32 = 0x0e0_0002;
 /// The routing table that brings them there.
 const ROUTES: &str = "20961";
 
@@ -153,6 +155,7 @@ impl Rules {
         let (inbound, outbound) = (self.inbound_port, self.outbound_port);
         let body = if self.tproxy {
             let mark = format!("{TPROXY_MARK:#x}");
+            let answer = format!("{ANSWER_MARK:#x}");
             format!(
                 "    chain prerouting {{\n        type filter hook prerouting priority mangle; policy accept;\n\
                  \x20       meta l4proto != tcp accept\n\
@@ -163,7 +166,9 @@ impl Rules {
                  \x20       fib daddr type != local accept\n\
                  \x20       meta l4proto tcp ct state new,established tproxy to :{inbound} meta mark set {mark} accept\n    }}\n\
                  \x20   chain output {{\n        type route hook output priority mangle; policy accept;\n\
-                 \x20       meta l4proto != tcp accept\n{own}\
+                 \x20       meta l4proto != tcp accept\n\
+                 \x20       ct direction reply ct mark {answer} meta mark set {answer} accept\n\
+                 \x20       fib saddr type != local ct mark set {answer}\n{own}\
                  \x20       fib daddr type local accept\n{exclusions}\
                  \x20       ct direction reply accept\n\
                  \x20       meta mark set {mark}\n    }}\n"
@@ -185,13 +190,15 @@ impl Rules {
 
 /// The routing that brings marked packets to loopback, or its end.
 fn routing(up: bool) -> Vec<Vec<String>> {
-    let mark = format!("{TPROXY_MARK:#x}");
     let verb = if up { "add" } else { "del" };
     let mut lines = Vec::new();
     for (family, any) in [("-4", "0.0.0.0/0"), ("-6", "::/0")] {
-        let rule = [family, "rule", verb, "fwmark", &mark, "lookup", ROUTES];
-        let route = [family, "route", verb, "local", any, "dev", "lo", "table", ROUTES];
-        lines.extend([rule.map(str::to_owned).to_vec(), route.map(str::to_owned).to_vec()]);
+        for mark in [TPROXY_MARK, ANSWER_MARK] {
+            lines.push(
+                [family, "rule", verb, "fwmark", &format!("{mark:#x}"), "lookup", ROUTES].map(str::to_owned).to_vec(),
+            );
+        }
+        lines.push([family, "route", verb, "local", any, "dev", "lo", "table", ROUTES].map(str::to_owned).to_vec());
     }
     lines
 }

@@ -5,6 +5,7 @@ mod client;
 pub mod frames;
 pub mod http2;
 mod load;
+pub mod net;
 mod origin;
 pub mod pki;
 mod proxy;

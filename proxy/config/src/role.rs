@@ -106,7 +106,8 @@ const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPE
 impl Sidecar {
     /// Expands to listeners, routes and clusters.
     pub fn expand(&self, model: &mut Model) {
-        let app = if self.app_as_is { Original::AsIs } else { Original::Loopback };
+        // An app that is to see its clients' addresses is reached at its own: from a foreign address none leads to loopback.
+        let app = if self.app_as_is || self.transparent { Original::AsIs } else { Original::Loopback };
         let mut inbound = Vec::new();
         for (at, address) in self.inbound.iter().enumerate() {
             let name = numbered("inbound", at);
@@ -115,7 +116,11 @@ impl Sidecar {
             inbound.push(name);
         }
         if !inbound.is_empty() {
-            self.add_cluster(model, Cluster { original: Some(app), ..local("inbound-app") }, &inbound);
+            self.add_cluster(
+                model,
+                Cluster { original: Some(app), keep_source: self.transparent, ..local("inbound-app") },
+                &inbound,
+            );
         }
         for port in &self.ports {
             self.port(port, &inbound, model);

@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -103,7 +103,15 @@ impl Stream {
     /// # Errors
     /// What the kernel says (refused, unreachable, no descriptors), or `TimedOut` at the deadline.
     pub async fn connect(address: &Address, due: Nanos) -> io::Result<Stream> {
-        let (fd, connected) = socket::begin_connect(address)?;
+        Stream::connect_from(address, None, due).await
+    }
+
+    /// Connects from an address that need not be this host's (IP_TRANSPARENT, which needs CAP_NET_ADMIN).
+    ///
+    /// # Errors
+    /// As [`Stream::connect`]; `PermissionDenied` without the capability.
+    pub async fn connect_from(address: &Address, source: Option<IpAddr>, due: Nanos) -> io::Result<Stream> {
+        let (fd, connected) = socket::begin_connect(address, source)?;
         let stream = Stream::new(fd)?;
         if !connected {
             stream.deadline.arm(due, Ends::Both);

@@ -164,16 +164,22 @@ fn names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<Item = &'a G
         .flatten()
 }
 
+/// From when until when a certificate is valid, in seconds since 1970. `None` when it cannot be read.
+pub fn lifetime(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let validity = parsed.validity();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
+}
+
 /// Whether a certificate is valid at this time, in seconds since 1970.
 ///
 /// # Errors
 /// Which end of its time is to blame.
 pub fn is_in_time(certificate: &CertificateDer<'_>, now: i64) -> Result<(), TlsReason> {
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| TlsReason::BadCertificate)?;
-    let validity = parsed.validity();
-    if now < validity.not_before.timestamp() {
+    let (from, until) = lifetime(certificate).ok_or(TlsReason::BadCertificate)?;
+    if now < from {
         Err(TlsReason::NotYetValid)
-    } else if now > validity.not_after.timestamp() {
+    } else if now > until {
         Err(TlsReason::Expired)
     } else {
         Ok(())

@@ -106,7 +106,8 @@ async fn run(
     let mut avoid = Vec::new();
     let mut attempt = 0;
     let connected = loop {
-        let sought = Sought { hash, subset: reference.subset.as_ref(), ..Sought::to(origin.destination) };
+        let sought =
+            Sought { hash, subset: reference.subset.as_ref(), ..Sought::to(origin.destination, origin.peer.ip()) };
         match lease(&cluster, Wanted::Bytes, sought, &mut avoid, clock::now()).await {
             Err(fault) if fault.retryable && attempt < 2 => attempt += 1,
             other => break other,

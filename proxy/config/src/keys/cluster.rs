@@ -18,6 +18,11 @@ pub const CLUSTER: &[Key] = &[
         OneOf(&["as-is", "loopback"]),
         "Its endpoint is where each captured connection was meant to go, or that port on loopback.",
     ),
+    key(
+        "keep_source",
+        Flag,
+        "Captured connections go on from the client's own address; with `redirect up --tproxy` and CAP_NET_ADMIN.",
+    ),
     key("tls", Table(CLUSTER_TLS), "TLS with endpoints; {} takes the defaults."),
     key(
         "balance",

@@ -19,7 +19,11 @@ pub const SIDECAR: &[Key] = &[
         OneOf(&["allow", "refuse"]),
         "Outbound to destinations that are no [[sidecar.service]]: passed on as they are, or refused.",
     ),
-    key("transparent", Flag, "Interception is by TPROXY instead of REDIRECT."),
+    key(
+        "transparent",
+        Flag,
+        "Interception is by TPROXY instead of REDIRECT; the app, reached at its own address, sees its clients' addresses.",
+    ),
     key(
         "detect_timeout",
         Duration,

@@ -17,7 +17,11 @@ pub const LISTENER_TLS: &[Key] = &[
         "Whether clients show a certificate; with identity \"required\" unless said otherwise.",
     ),
     key("client_ca", Text, "PEM file of the roots that clients' certificates lead to."),
-    key("crl", Texts, "PEM files of revocation lists."),
+    key(
+        "crl",
+        Texts,
+        "PEM files of revocation lists; past its next update, a list refuses all that its issuer vouches for.",
+    ),
     key("min_version", OneOf(&["1.2", "1.3"]), "The lowest version of TLS that is spoken."),
     key("alpn", Texts, "Application protocols, best first."),
     key("resumption", Flag, "Sessions are resumed by tickets; true without it."),
@@ -32,7 +36,11 @@ pub const PAIR: &[Key] =
 
 pub const CLUSTER_TLS: &[Key] = &[
     key("ca", Text, "PEM file of the roots that endpoints' certificates lead to; the system's roots without it."),
-    key("crl", Texts, "PEM files of revocation lists."),
+    key(
+        "crl",
+        Texts,
+        "PEM files of revocation lists; past its next update, a list refuses all that its issuer vouches for.",
+    ),
     key("verify", Flag, "false: endpoints are not verified at all. For trying things out."),
     key(
         "server_name",
@@ -58,7 +66,11 @@ pub const IDENTITY: &[Key] = &[
     key("key", Text, "PEM file of its key; watched."),
     key("bundle", Text, "PEM file of the trust domain's roots; watched."),
     key("federated", Tables(FEDERATED), "Other trust domains whose SVIDs are believed."),
-    key("crl", Texts, "PEM files of revocation lists; watched."),
+    key(
+        "crl",
+        Texts,
+        "PEM files of revocation lists; watched. Past its next update, a list refuses all that its issuer vouches for.",
+    ),
     key("workload_api", Text, "The SPIFFE Workload API's socket, instead of files: \"unix:/run/spire/agent.sock\"."),
 ];
 

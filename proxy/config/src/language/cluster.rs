@@ -42,6 +42,7 @@ pub(super) fn cluster(file: &mut File<'_>, table: &Table<'_, '_>) -> Cluster {
         Some(_) => Some(Original::AsIs),
         None => None,
     };
+    cluster.keep_source = table.flag(file, "keep_source").unwrap_or(false);
     cluster.tls = cluster_tls(file, table);
     cluster.policy = policy(file, table);
     cluster.proxy_protocol = match table.word(file, "proxy_protocol") {

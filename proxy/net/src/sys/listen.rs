@@ -37,23 +37,26 @@ pub fn bind(address: &SocketAddr, exclusive: bool) -> io::Result<OwnedFd> {
 /// Lets a listening socket take connections meant for other addresses (TPROXY); it needs CAP_NET_ADMIN.
 pub fn make_transparent(socket: &OwnedFd) -> io::Result<()> {
     let known = socket2::SockRef::from(socket);
-    match known.local_addr()?.as_socket() {
-        Some(SocketAddr::V6(_)) => {
-            let on: libc::c_int = 1;
-            // SAFETY: the pointer and length describe a live integer, which the call only reads.
-            let result = unsafe {
-                libc::setsockopt(
-                    std::os::fd::AsRawFd::as_raw_fd(socket),
-                    libc::SOL_IPV6,
-                    libc::IPV6_TRANSPARENT,
-                    (&raw const on).cast(),
-                    size_of::<libc::c_int>() as libc::socklen_t,
-                )
-            };
-            if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-        }
-        _ => known.set_ip_transparent_v4(true),
+    transparent(&known, matches!(known.local_addr()?.as_socket(), Some(SocketAddr::V6(_))))
+}
+
+/// Lets a socket stand for addresses that are not this host's.
+pub(super) fn transparent(socket: &Socket, is_six: bool) -> io::Result<()> {
+    if !is_six {
+        return socket.set_ip_transparent_v4(true);
     }
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer and length describe a live integer, which the call only reads.
+    let result = unsafe {
+        libc::setsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(socket),
+            libc::SOL_IPV6,
+            libc::IPV6_TRANSPARENT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Binds a Unix socket, replacing a stale one that nobody listens on.

@@ -1,12 +1,13 @@
 //! Plain socket calls that never block: sending, peeking, connecting, shutting down, closing.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::listen::transparent;
 use crate::address::{Address, Peer};
 
 fn checked(result: libc::ssize_t) -> io::Result<usize> {
@@ -137,8 +138,9 @@ fn with_socket<R>(fd: RawFd, f: impl FnOnce(&Socket) -> R) -> R {
     f(&socket)
 }
 
-/// Begins to connect without waiting. True if it is already connected.
-pub fn begin_connect(address: &Address) -> io::Result<(OwnedFd, bool)> {
+/// Begins to connect without waiting, from an address that need not be this host's if one is given. True if it is already
+/// connected.
+pub fn begin_connect(address: &Address, source: Option<IpAddr>) -> io::Result<(OwnedFd, bool)> {
     let (domain, name) = match address {
         Address::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
         Address::Unix(path) => (Domain::UNIX, SockAddr::unix(path.as_path())?),
@@ -152,6 +154,10 @@ pub fn begin_connect(address: &Address) -> io::Result<(OwnedFd, bool)> {
             socket.set_mark(mark)?;
         }
         socket.set_tcp_nodelay(true)?;
+    }
+    if let Some(source) = source {
+        transparent(&socket, source.is_ipv6())?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     let connected = match socket.connect(&name) {
         Ok(()) => true,

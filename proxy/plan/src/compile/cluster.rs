@@ -158,6 +158,7 @@ pub(super) fn cluster(
         },
         limits: ConnectionLimits { connections: wanted.max_connections, requests: wanted.max_requests },
         proxy_protocol: wanted.proxy_protocol,
+        keep_source: wanted.keep_source,
         original: wanted.original.map(|original| (original, registry.endpoint(&wanted.name, "original-destination"))),
         tls,
         protocol: wanted.protocol,

@@ -102,6 +102,9 @@ pub struct Cluster {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Its endpoint is where each captured connection was meant to go.
     pub original: Option<Original>,
+    /// Connections to where captured ones were meant to go begin at the client's own address (IP_TRANSPARENT, which needs
+    /// CAP_NET_ADMIN, and rules that bring the answers back: `onehop redirect up --tproxy`).
+    pub keep_source: bool,
     /// TLS towards its endpoints.
     pub tls: Option<ClusterTls>,
     /// The version that its endpoints are spoken to in.
@@ -127,6 +130,7 @@ impl Default for Cluster {
             max_requests: None,
             proxy_protocol: None,
             original: None,
+            keep_source: false,
             tls: None,
             protocol: Protocol::Http1,
             http2: Http2::default(),

@@ -60,6 +60,8 @@ pub struct Cluster {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Its endpoint is where each captured connection was meant to go; what those are counted in.
     pub original: Option<(Original, Arc<PerCore<EndpointMeters>>)>,
+    /// They are reached from the client's own address.
+    pub keep_source: bool,
     /// TLS towards its endpoints.
     pub tls: Option<Arc<ClientTls>>,
     /// The version that its endpoints are spoken to in.
@@ -206,6 +208,7 @@ impl Cluster {
             limits: self.limits,
             proxy_protocol: self.proxy_protocol,
             original: self.original.clone(),
+            keep_source: self.keep_source,
             tls: self.tls.clone(),
             protocol: self.protocol,
             http2: self.http2.clone(),

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use onehop_meter::TlsReason;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -10,9 +11,11 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
-use webpki::{CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList, RevocationOptionsBuilder};
+use webpki::{
+    CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList, RevocationOptionsBuilder, VerifiedPath,
+};
 
-use crate::identity::{IdMatch, Usage, is_in_time, svid};
+use crate::identity::{IdMatch, Usage, is_in_time, lifetime, svid};
 
 /// Why a certificate was refused, beyond what rustls has words for.
 #[derive(Debug)]
@@ -37,6 +40,10 @@ fn refuse(reason: TlsReason, text: impl Into<String>) -> Error {
 /// Roots that are trusted for one purpose.
 pub(super) struct Roots {
     anchors: Vec<TrustAnchor<'static>>,
+    /// When each begins and ceases to be valid, in seconds since 1970. (webpki's anchors have no dates, as those of
+    /// RFC 5280 6.1.1; but an operator who lets a root expire, or whose next one is not valid yet, means it, and OpenSSL
+    /// and BoringSSL heed it.)
+    times: Vec<(i64, i64)>,
     subjects: Vec<DistinguishedName>,
 }
 
@@ -44,8 +51,9 @@ impl Roots {
     /// # Errors
     /// When one cannot be a root.
     pub fn new(certificates: &[CertificateDer<'static>]) -> Result<Roots, String> {
-        let mut roots = Roots { anchors: Vec::new(), subjects: Vec::new() };
+        let mut roots = Roots { anchors: Vec::new(), times: Vec::new(), subjects: Vec::new() };
         for certificate in certificates {
+            roots.times.push(lifetime(certificate).unwrap_or((i64::MIN, i64::MAX)));
             let anchor = webpki::anchor_from_trusted_cert(certificate)
                 .map_err(|error| format!("a trusted certificate cannot be read: {error}"))?
                 .to_owned();
@@ -53,6 +61,22 @@ impl Roots {
             roots.anchors.push(anchor);
         }
         Ok(roots)
+    }
+
+    /// Whether the root that a chain ends at is valid now; if not, webpki looks for another way.
+    fn in_time(&self, anchor: &TrustAnchor<'_>, now: UnixTime) -> Result<(), webpki::Error> {
+        // The anchor is one of ours: what tells them apart is where they lie.
+        let at = self.anchors.iter().position(|own| std::ptr::eq(own, anchor));
+        let Some((from, until)) = at.map(|at| self.times[at]) else { return Ok(()) };
+        let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let time = |at: i64| UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at).unwrap_or(0)));
+        if seconds < from {
+            Err(webpki::Error::CertNotValidYet { time: now, not_before: time(from) })
+        } else if seconds > until {
+            Err(webpki::Error::CertExpired { time: now, not_after: time(until) })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -111,7 +135,7 @@ impl Judge {
         let parsed = EndEntityCert::try_from(leaf).map_err(translate)?;
         match &self.believed {
             Believed::Everybody => return Ok(()),
-            Believed::Roots(roots) => self.chain(&parsed, chain, &roots.anchors, now, usage)?,
+            Believed::Roots(roots) => self.chain(&parsed, chain, roots, now, usage)?,
             Believed::Domains(domains) => {
                 let id = svid(leaf, usage)
                     .map_err(|reason| refuse(reason, "the certificate is no X.509-SVID for this use"))?;
@@ -121,7 +145,7 @@ impl Judge {
                         format!("the trust domain of {id} is not trusted here"),
                     ));
                 };
-                self.chain(&parsed, chain, &roots.anchors, now, usage)?;
+                self.chain(&parsed, chain, roots, now, usage)?;
                 if !self.ids.is_empty() && !self.ids.iter().any(|expected| expected.takes(&id)) {
                     return Err(refuse(TlsReason::WrongName, format!("{id} is not who is expected")));
                 }
@@ -161,7 +185,7 @@ impl Judge {
         &self,
         leaf: &EndEntityCert<'_>,
         chain: &[CertificateDer<'_>],
-        anchors: &[TrustAnchor<'_>],
+        roots: &Roots,
         now: UnixTime,
         usage: Usage,
     ) -> Result<(), Error> {
@@ -170,12 +194,18 @@ impl Judge {
             Usage::Server => KeyUsage::server_auth(),
         };
         let lists: Vec<&CertRevocationList<'_>> = self.crls.iter().collect();
-        // A list speaks for its issuer; certificates of others are not doubted for want of one.
-        let revocation = RevocationOptionsBuilder::new(&lists)
-            .ok()
-            .map(|options| options.with_status_policy(webpki::UnknownStatusPolicy::Allow).build());
+        // A list speaks for its issuer; certificates of others are not doubted for want of one. A list that should have
+        // been renewed speaks no longer: its issuer's certificates are refused, as OpenSSL's users know it.
+        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+            options
+                .with_status_policy(webpki::UnknownStatusPolicy::Allow)
+                .with_expiration_policy(webpki::ExpirationPolicy::Enforce)
+                .build()
+        });
         let algorithms = self.provider.signature_verification_algorithms.all;
-        leaf.verify_for_usage(algorithms, anchors, chain, now, usage, revocation, None).map(drop).map_err(translate)
+        let ends_well = |path: &VerifiedPath<'_>| roots.in_time(path.anchor(), now);
+        let path = leaf.verify_for_usage(algorithms, &roots.anchors, chain, now, usage, revocation, Some(&ends_well));
+        path.map(drop).map_err(translate)
     }
 
     /// Judges anew what was judged when the session began: rustls restores a peer's certificates from a ticket without

@@ -33,8 +33,9 @@ impl<'a> Choice<'a> {
 
     /// For a lease.
     pub fn sought(&self, request: &Request<'_>) -> Sought<'a> {
-        let destination = request.origin.destination;
-        Sought { destination, hash: self.hash, subset: self.subset, stuck: self.stuck }
+        let origin = request.origin;
+        let to = Sought::to(origin.destination, origin.peer.ip());
+        Sought { hash: self.hash, subset: self.subset, stuck: self.stuck, ..to }
     }
 
     /// The value of `Set-Cookie` that keeps the client where it was served, unless it says so already.

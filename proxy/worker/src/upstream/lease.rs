@@ -2,7 +2,7 @@
 //! line when the cluster is full, and account for it until it is given back or closed.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -45,6 +45,8 @@ pub enum Wanted {
 pub struct Sought<'a> {
     /// Where a captured connection was meant to go.
     pub destination: Option<SocketAddr>,
+    /// Who asks, for clusters that are reached from the client's own address.
+    pub source: Option<IpAddr>,
     /// The hash of the value that the cluster chooses by.
     pub hash: Option<u64>,
     /// Only endpoints with these labels.
@@ -54,9 +56,9 @@ pub struct Sought<'a> {
 }
 
 impl Sought<'_> {
-    /// Anything, or what a captured connection was meant for.
-    pub fn to(destination: Option<SocketAddr>) -> Self {
-        Sought { destination, ..Sought::default() }
+    /// Anything, or what a captured connection of that client was meant for.
+    pub fn to(destination: Option<SocketAddr>, source: IpAddr) -> Self {
+        Sought { destination, source: Some(source), ..Sought::default() }
     }
 }
 
@@ -183,7 +185,7 @@ pub async fn lease(
     let mut full = Vec::new();
     loop {
         let (index, endpoint, place) = if cluster.cluster.borrow().original.is_some() {
-            (usize::MAX, cluster.original_endpoint(sought.destination, now)?, None)
+            (usize::MAX, cluster.original_endpoint(sought, now)?, None)
         } else {
             match choose(cluster, sought, avoid, &mut full, now)? {
                 Some(chosen) => chosen,
@@ -354,7 +356,7 @@ async fn connect(
 async fn open(cluster: &ClusterState, endpoint: &EndpointState, timeout_ns: u64) -> Result<Stream, Fault> {
     let address = net_address(&endpoint.endpoint.borrow().address);
     let due = clock::now().saturating_add(timeout_ns);
-    let connected = Stream::connect(&address, due).await;
+    let connected = Stream::connect_from(&address, endpoint.source, due).await;
     let config = cluster.cluster.borrow().clone();
     let meters = config.meters.core(cluster.core);
     let peer = endpoint.endpoint.borrow().clone();

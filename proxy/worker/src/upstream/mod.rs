@@ -10,6 +10,7 @@ mod pool;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub use pool::{Bounds, Pool};
 pub struct EndpointState {
     /// The snapshot's part: address, weight, health, meters.
     pub endpoint: RefCell<Arc<Endpoint>>,
+    /// The client's address, where connections to it begin there.
+    source: Option<IpAddr>,
     pool: RefCell<Pool>,
     /// Its HTTP/2 connections.
     muxes: Muxes,
@@ -119,6 +122,7 @@ impl ClusterState {
                 }
                 None => Rc::new(EndpointState {
                     endpoint: RefCell::new(endpoint.clone()),
+                    source: None,
                     pool: RefCell::new(Pool::default()),
                     muxes: Muxes::default(),
                     active: Cell::new(0),

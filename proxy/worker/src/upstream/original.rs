@@ -11,7 +11,7 @@ use onehop_meter::names::Reason;
 use onehop_net::clock::Nanos;
 use onehop_plan::{Address, Endpoint, Original};
 
-use super::{ClusterState, EndpointState, Muxes, Pool};
+use super::{ClusterState, EndpointState, Muxes, Pool, Sought};
 use crate::fault::{Fault, Side, Step};
 
 /// Destinations of one cluster on one core.
@@ -19,19 +19,16 @@ const MAX_DESTINATIONS: usize = 4096;
 /// One that nobody has used for so long, and that has no connection, is forgotten.
 const FORGET_NS: u64 = 60_000_000_000;
 
-/// The table: endpoint and when it was asked for last.
-pub type Destinations = AHashMap<SocketAddr, (Rc<EndpointState>, Cell<Nanos>)>;
+/// The table: by where connections go and, if that is to be a client's address, whence; endpoint and when it was asked
+/// for last. A pool of one client's connections serves nobody else.
+pub type Destinations = AHashMap<(SocketAddr, Option<IpAddr>), (Rc<EndpointState>, Cell<Nanos>)>;
 
 impl ClusterState {
     /// The endpoint that a captured connection was meant for.
-    pub(super) fn original_endpoint(
-        &self,
-        destination: Option<SocketAddr>,
-        now: Nanos,
-    ) -> Result<Rc<EndpointState>, Fault> {
+    pub(super) fn original_endpoint(&self, sought: Sought, now: Nanos) -> Result<Rc<EndpointState>, Fault> {
         let fault = |reason| Fault::new(Side::Proxy, Step::Lease, reason);
         let (original, meters) = self.cluster.borrow().original.clone().ok_or(fault(Reason::NoEndpoint))?;
-        let destination = destination.ok_or(fault(Reason::DestinationRefused))?;
+        let destination = sought.destination.ok_or(fault(Reason::DestinationRefused))?;
         let address = match original {
             Original::Refused => return Err(fault(Reason::DestinationRefused)),
             Original::AsIs => destination,
@@ -40,8 +37,11 @@ impl ClusterState {
             }
             Original::Loopback => (IpAddr::from(Ipv6Addr::LOCALHOST), destination.port()).into(),
         };
+        let source = sought.source.filter(|source| {
+            self.cluster.borrow().keep_source && source.is_ipv4() == address.is_ipv4() && !source.is_loopback()
+        });
         let mut table = self.destinations.borrow_mut();
-        if let Some((known, used)) = table.get(&address) {
+        if let Some((known, used)) = table.get(&(address, source)) {
             used.set(now);
             return Ok(known.clone());
         }
@@ -54,6 +54,7 @@ impl ClusterState {
         let endpoint = Arc::new(Endpoint::at_run_time(Address::Tcp(address), meters));
         let state = Rc::new(EndpointState {
             endpoint: RefCell::new(endpoint),
+            source,
             pool: RefCell::new(Pool::default()),
             muxes: Muxes::default(),
             active: Cell::new(0),
@@ -61,7 +62,7 @@ impl ClusterState {
             latency: Cell::default(),
             retired: Cell::new(false),
         });
-        table.insert(address, (state.clone(), Cell::new(now)));
+        table.insert((address, source), (state.clone(), Cell::new(now)));
         Ok(state)
     }
 

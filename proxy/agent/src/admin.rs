@@ -15,13 +15,13 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use onehop_plan::order::{ConnectionInfo, Order};
-use onehop_plan::outlier::{Cause, EJECTED, UNHEALTHY};
-use onehop_plan::{DRAINED, Endpoint, Snapshot};
+use onehop_plan::{DRAINED, Snapshot};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::identity;
 use crate::run::{Shared, lock};
+use crate::states;
 
 /// Connections served at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -101,7 +101,11 @@ async fn answer(request: Request<Incoming>, shared: Shared) -> Result<Reply, Inf
         (&Method::GET | &Method::HEAD, "/ready") => ready(&shared),
         (&Method::GET | &Method::HEAD, "/metrics") => {
             let registry = lock(&shared).publisher.registry().clone();
-            reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", registry.scrape())
+            let mut text = registry.scrape();
+            let status = lock(&shared);
+            text.extend(status.publisher.snapshot().map(|snapshot| states::text(snapshot, &status.health)));
+            drop(status);
+            reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
         }
         (&Method::GET | &Method::HEAD, "/config") => json_reply(&config(&shared)),
         (&Method::GET | &Method::HEAD, "/clusters") => json_reply(&clusters(&shared)),
@@ -186,8 +190,9 @@ fn clusters(shared: &Shared) -> Value {
             .endpoints
             .iter()
             .map(|endpoint| {
-                let (state, reason) = state(endpoint);
-                let reason = reason.or_else(|| health.health.last_failure(&cluster.name, &endpoint.address));
+                let (state, reason) = states::state(endpoint);
+                let failure = || health.health.last_failure(&cluster.name, &endpoint.address).map(ToString::to_string);
+                let reason = reason.map(str::to_owned).or_else(failure);
                 json!({
                     "address": endpoint.address.to_string(),
                     "weight": endpoint.weight,
@@ -196,6 +201,7 @@ fn clusters(shared: &Shared) -> Value {
                     "ejections": endpoint.vitals.ejections(),
                     "zone": endpoint.placement.zone.as_deref(),
                     "priority": endpoint.placement.priority,
+                    "labels": endpoint.placement.labels,
                     "requests": endpoint.meters.sum(|core| core.requests.get()),
                     "failures": endpoint.meters.sum(|core| core.failures.get()),
                     "connect_failures": endpoint.meters.sum(|core| core.connect_failures.get()),
@@ -211,17 +217,6 @@ fn clusters(shared: &Shared) -> Value {
         })
     });
     clusters.collect()
-}
-
-/// An endpoint's state, and why it is in it.
-fn state(endpoint: &Endpoint) -> (&'static str, Option<&'static str>) {
-    let health = endpoint.health.load(Ordering::Relaxed);
-    match health {
-        _ if health & DRAINED != 0 => ("drained", Some("by hand")),
-        _ if health & UNHEALTHY != 0 => ("unhealthy", None),
-        _ if health & EJECTED != 0 => ("ejected", endpoint.vitals.cause().map(Cause::name)),
-        _ => ("healthy", None),
-    }
 }
 
 fn connections(shared: &Shared) -> Value {

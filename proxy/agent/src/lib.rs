@@ -2,6 +2,7 @@
 //! admin endpoint. It produces snapshots and reads meters; it never imports `worker`, and no request waits for it.
 
 mod admin;
+mod attic;
 mod dns;
 mod file;
 mod identity;
@@ -9,6 +10,7 @@ mod log;
 mod probe;
 mod publish;
 mod run;
+mod states;
 mod takeover;
 
 pub use log::Log;

@@ -13,6 +13,8 @@ use onehop_plan::model::Model;
 use onehop_plan::order::{Order, Socket};
 use onehop_plan::{Problem, Snapshot, compile};
 
+use crate::attic::{Attic, Rubbish};
+
 /// Why a model was not taken over. Nothing has changed then.
 #[derive(Debug)]
 pub enum Refused {
@@ -67,6 +69,7 @@ pub struct Publisher {
     snapshot: Option<Arc<Snapshot>>,
     model: Option<Model>,
     resolved: HashMap<String, Vec<IpAddr>>,
+    attic: Attic,
 }
 
 /// What each core gets at the start.
@@ -75,7 +78,15 @@ pub type FirstSockets = Vec<Vec<Socket>>;
 impl Publisher {
     /// For so many cores as there are mailboxes.
     pub fn new(registry: Arc<Registry>, cores: Vec<Sender<Order>>) -> Publisher {
-        Publisher { registry, cores, bound: BTreeMap::new(), snapshot: None, model: None, resolved: HashMap::new() }
+        Publisher {
+            registry,
+            cores,
+            bound: BTreeMap::new(),
+            snapshot: None,
+            model: None,
+            resolved: HashMap::new(),
+            attic: Attic::default(),
+        }
     }
 
     /// The snapshot in force.
@@ -136,9 +147,8 @@ impl Publisher {
         for core in &self.cores {
             self.post(core, Order::Install { snapshot: snapshot.clone(), sockets: sockets.pop().unwrap_or_default() });
         }
-        self.snapshot = Some(snapshot);
+        self.attic.keep(self.snapshot.replace(snapshot));
         self.model = Some(model.clone());
-        self.registry.retire();
         Ok(())
     }
 
@@ -175,7 +185,16 @@ impl Publisher {
         for core in &self.cores {
             self.post(core, Order::Install { snapshot: snapshot.clone(), sockets: Vec::new() });
         }
-        self.snapshot = Some(snapshot);
+        self.attic.keep(self.snapshot.replace(snapshot));
+    }
+
+    /// What was in force before and is held by no core any more, to be dropped where it delays nobody.
+    pub fn sweep(&mut self) -> Rubbish {
+        let Some(snapshot) = &self.snapshot else { return Rubbish::default() };
+        let rubbish = self.attic.sweep(snapshot, &self.registry);
+        let help = "Configurations, and parts of them, that are no longer in force but still held.";
+        self.registry.set_gauge("onehop_config_held", help, self.attic.len() as f64);
+        rubbish
     }
 
     fn post(&self, core: &Sender<Order>, order: Order) {

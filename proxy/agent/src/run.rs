@@ -114,6 +114,7 @@ async fn watch(agent: Agent, serving: impl FnOnce(Option<SocketAddr>)) -> std::i
                 refresh(&mut names, &shared).await;
                 show_identity(&shared);
                 look_after(&shared);
+                clear_out(&shared);
             }
             Some(sent) = identities.next() => renew(sent, &shared).await,
             _ = hangup.recv() => reload(&mut files, &shared, &log).await,
@@ -273,6 +274,14 @@ async fn renew(sent: identity::Sent, shared: &Shared) {
             eprintln!("onehop: an identity from the Workload API was refused, the old one stays: {refused}")
         }
         Err(panic) => eprintln!("onehop: an identity from the Workload API could not be taken over: {panic}"),
+    }
+}
+
+/// Frees old configurations on a thread of their own.
+fn clear_out(shared: &Shared) {
+    let rubbish = lock(shared).publisher.sweep();
+    if !rubbish.is_empty() {
+        tokio::task::spawn_blocking(move || drop(rubbish));
     }
 }
 

@@ -82,9 +82,12 @@ const OUTLIER: &[Key] = &[
 ];
 
 const HEALTH: &[Key] = &[
-    key("http", Text, "GET this path; a status below 400 is healthy."),
-    key("host", Text, "The Host of that request; the endpoint's address without it."),
-    key("tcp", Flag, "Connect only; so it is without http."),
+    key("http", Text, "GET this path, by HTTP/2 where the cluster speaks it."),
+    key("expect", Texts, "The statuses that are healthy: [\"200\", \"300-399\"]; 200 to 399 without it."),
+    key("grpc", Text, "Ask grpc.health.v1 about this service; \"\" asks about the server as a whole."),
+    key("host", Text, "The Host of these requests; the endpoint's address without it."),
+    key("tcp", Flag, "Connect only; so it is without http and grpc."),
+    key("tls", Flag, "With TLS where the cluster has it; true without it. A check of another port may be plain."),
     key("interval", Duration, "How often; 5s without it."),
     key("timeout", Duration, "How long one may take; 1s without it."),
     key("healthy", Number, "Successes in a row that bring an endpoint back; 2 without it."),

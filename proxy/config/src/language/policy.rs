@@ -100,16 +100,46 @@ fn outlier(file: &mut File<'_>, table: &Table<'_, '_>) -> Outlier {
 
 fn probe(file: &mut File<'_>, table: &Table<'_, '_>) -> Probe {
     let default = Probe::default();
-    let path = table.text(file, "http");
-    if path.is_some() && table.flag(file, "tcp").is_some() {
-        file.wrong(table.span.clone(), "a check is made by http or by tcp", None);
+    let host = table.text(file, "host");
+    let mut kinds = Vec::new();
+    if let Some(path) = table.text(file, "http") {
+        kinds.push(ProbeKind::Http { path, host: host.clone(), expect: statuses(file, table) });
+    }
+    kinds.extend(table.text(file, "grpc").map(|service| ProbeKind::Grpc { service, host }));
+    if table.flag(file, "tcp") == Some(true) {
+        kinds.push(ProbeKind::Tcp);
+    }
+    if kinds.len() > 1 {
+        file.wrong(table.span.clone(), "a check is made by http, by grpc or by tcp", None);
     }
     Probe {
-        kind: path.map_or(ProbeKind::Tcp, |path| ProbeKind::Http { path, host: table.text(file, "host") }),
+        kind: kinds.pop().unwrap_or(ProbeKind::Tcp),
         interval: table.duration(file, "interval").unwrap_or(default.interval),
         timeout: table.duration(file, "timeout").unwrap_or(default.timeout),
         healthy: table.number(file, "healthy").unwrap_or(default.healthy),
         unhealthy: table.number(file, "unhealthy").unwrap_or(default.unhealthy),
         port: table.number(file, "port"),
+        tls: table.flag(file, "tls").unwrap_or(default.tls),
     }
+}
+
+/// `expect = ["200", "300-399"]`.
+fn statuses(file: &mut File<'_>, table: &Table<'_, '_>) -> Vec<(u16, u16)> {
+    let Some(texts) = table.texts(file, "expect") else { return vec![(200, 399)] };
+    let mut ranges = Vec::new();
+    for text in texts {
+        let (from, to) = text.split_once('-').unwrap_or((&text, &text));
+        match (from.trim().parse::<u16>(), to.trim().parse::<u16>()) {
+            (Ok(from), Ok(to)) if from <= to && (100..600).contains(&from) && to < 600 => ranges.push((from, to)),
+            _ => {
+                let hint = Some("expect = [\"200\", \"300-399\"]".to_owned());
+                file.wrong(
+                    table.span_of("expect").unwrap_or_default(),
+                    format!("\"{text}\" is no status, and no range of them"),
+                    hint,
+                );
+            }
+        }
+    }
+    ranges
 }

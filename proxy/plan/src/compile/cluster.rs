@@ -82,16 +82,35 @@ fn check_cluster_policy(cluster: &model::Cluster, at: usize, problems: &mut Prob
     if let Some(adaptive) = &policy.adaptive {
         super::limits::check_adaptive(adaptive, place("adaptive"), problems);
     }
-    if let Some(probe) = &policy.probe
-        && (probe.interval < std::time::Duration::from_millis(10)
-            || probe.timeout.is_zero()
-            || probe.healthy == 0
-            || probe.unhealthy == 0)
+    if let Some(probe) = &policy.probe {
+        check_probe(probe, place("health"), problems);
+    }
+}
+
+fn check_probe(probe: &model::Probe, place: Place, problems: &mut Problems) {
+    let words = match &probe.kind {
+        model::ProbeKind::Tcp => Vec::new(),
+        model::ProbeKind::Http { path, host, expect } => {
+            if !path.starts_with('/') {
+                problems.hint(place, format!("path \"{path}\" does not begin with a slash"), format!("\"/{path}\""));
+            }
+            if expect.is_empty() {
+                problems.add(place, "no status would be healthy");
+            }
+            vec![path.as_str(), host.as_deref().unwrap_or_default()]
+        }
+        model::ProbeKind::Grpc { service, host } => vec![service.as_str(), host.as_deref().unwrap_or_default()],
+    };
+    if words.iter().any(|word| word.len() > 1024 || word.bytes().any(|byte| byte <= 0x20 || byte >= 0x7f)) {
+        problems
+            .add(place, "a path, a host or a service has no white space and no bytes beyond ASCII, and at most 1024");
+    }
+    if probe.interval < std::time::Duration::from_millis(10)
+        || probe.timeout.is_zero()
+        || probe.healthy == 0
+        || probe.unhealthy == 0
     {
-        problems.add(
-            place("health"),
-            "a check is made at most every 10ms, takes some time, and counts at least one result",
-        );
+        problems.add(place, "a check is made at most every 10ms, takes some time, and counts at least one result");
     }
 }
 

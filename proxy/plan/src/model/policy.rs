@@ -56,11 +56,20 @@ pub struct Sticky {
 /// What an active check does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeKind {
-    /// GET a path; a status below 400 is healthy.
+    /// GET a path, by HTTP/2 where the cluster speaks it.
     Http {
         /// The path.
         path: String,
         /// The host; the endpoint's address without it.
+        host: Option<String>,
+        /// The statuses that are healthy: from, to.
+        expect: Vec<(u16, u16)>,
+    },
+    /// Ask by gRPC's health protocol (grpc.health.v1).
+    Grpc {
+        /// The service's name; empty: the server as a whole.
+        service: String,
+        /// The authority; the endpoint's address without it.
         host: Option<String>,
     },
     /// Connect.
@@ -82,6 +91,8 @@ pub struct Probe {
     pub unhealthy: u32,
     /// Another port than the endpoint's.
     pub port: Option<u16>,
+    /// With TLS, where the cluster has it.
+    pub tls: bool,
 }
 
 impl Default for Probe {
@@ -93,6 +104,7 @@ impl Default for Probe {
             healthy: 2,
             unhealthy: 3,
             port: None,
+            tls: true,
         }
     }
 }

@@ -1,31 +1,31 @@
 //! Health that the agent looks after: active checks, and what passive ejection needs now and then (endpoints that come
 //! back, those that stand out over an interval). What it finds is one word per endpoint, which every core reads.
 
+mod ask;
+
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use onehop_meter::Registry;
 use onehop_net::clock;
-use onehop_plan::model::{Probe, ProbeKind};
+use onehop_plan::model::Probe;
 use onehop_plan::outlier::{EJECTED, UNHEALTHY, Window, stand_out};
 use onehop_plan::{Address, Cluster, Endpoint, Snapshot};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+pub use ask::Failure;
+use ask::{Asked, ask};
 
 /// Checks under way at once; the rest waits its turn.
 const MAX_UNDER_WAY: usize = 256;
-/// Bytes of an answer that are looked at: its status line.
-const ANSWER_BYTES: usize = 256;
 
 /// An endpoint is its cluster and its address.
 type Key = (Arc<str>, Address);
 
 /// What a check found.
-type Found = (Key, Result<(), String>);
+type Found = (Key, Result<(), Failure>);
 /// When an interval began, and what the endpoints' meters said then.
 type Interval = (Instant, Vec<(Address, Window)>);
 
@@ -35,7 +35,7 @@ struct Checked {
     successes: u32,
     failures: u32,
     /// What the last check found, for `/clusters`.
-    last: Option<String>,
+    last: Option<Failure>,
 }
 
 /// The agent's knowledge of endpoints.
@@ -60,8 +60,8 @@ impl Health {
     }
 
     /// What the last check of an endpoint failed by.
-    pub fn last_failure(&self, cluster: &Arc<str>, address: &Address) -> Option<&str> {
-        self.checked.get(&(cluster.clone(), address.clone()))?.last.as_deref()
+    pub fn last_failure(&self, cluster: &Arc<str>, address: &Address) -> Option<&Failure> {
+        self.checked.get(&(cluster.clone(), address.clone()))?.last.as_ref()
     }
 
     /// Called several times a second.
@@ -124,10 +124,11 @@ impl Health {
         checked.under_way = true;
         checked.due = now + next;
         self.under_way += 1;
-        let (probe, sender) = (probe.clone(), self.results.0.clone());
+        let (timeout, sender) = (probe.timeout, self.results.0.clone());
+        let asked = Asked::new(cluster, &endpoint.address, probe);
         tokio::spawn(async move {
-            let checked = tokio::time::timeout(probe.timeout, ask(&key.1, &probe)).await;
-            let result = checked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            let checked = tokio::time::timeout(timeout, ask(&asked)).await;
+            let result = checked.unwrap_or_else(|_| Err(Failure::new("timeout", "no answer in time")));
             // The receiver lives as long as the agent.
             let _ = sender.send((key, result));
         });
@@ -224,47 +225,5 @@ impl Health {
                 eprintln!("onehop: cluster {}: {} is ejected: {}", cluster.name, endpoint.address, cause.name());
             }
         }
-    }
-}
-
-/// One check.
-async fn ask(address: &Address, probe: &Probe) -> Result<(), String> {
-    match address {
-        Address::Tcp(address) => {
-            let to = SocketAddr::new(address.ip(), probe.port.unwrap_or(address.port()));
-            let stream = TcpStream::connect(to).await.map_err(|error| format!("connect: {error}"))?;
-            talk(stream, &to.to_string(), &probe.kind).await
-        }
-        Address::Unix(path) => {
-            let stream = UnixStream::connect(&**path).await.map_err(|error| format!("connect: {error}"))?;
-            talk(stream, "localhost", &probe.kind).await
-        }
-    }
-}
-
-async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: &str, kind: &ProbeKind) -> Result<(), String> {
-    let ProbeKind::Http { path, host: named } = kind else {
-        return Ok(());
-    };
-    let host = named.as_deref().unwrap_or(host);
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: onehop-health\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(|error| format!("send: {error}"))?;
-    let mut answer = Vec::new();
-    let mut chunk = [0; ANSWER_BYTES];
-    while !answer.contains(&b'\n') && answer.len() < ANSWER_BYTES {
-        match stream.read(&mut chunk).await {
-            Ok(0) => return Err("it closed without an answer".to_owned()),
-            Ok(count) => answer.extend_from_slice(&chunk[..count]),
-            Err(error) => return Err(format!("receive: {error}")),
-        }
-    }
-    let line = String::from_utf8_lossy(&answer);
-    let line = line.lines().next().unwrap_or("");
-    let status: Option<u16> = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok());
-    match status {
-        Some(200..400) => Ok(()),
-        Some(status) => Err(format!("it answered {status}")),
-        None => Err(format!("it answered no HTTP: {:?}", &line[..line.len().min(40)])),
     }
 }

@@ -183,6 +183,8 @@ fn json_line(out: &mut String, record: &AccessRecord) {
         "bytes_in": record.bytes_in,
         "bytes_out": record.bytes_out,
         "attempts": record.attempts,
+        "retry_denied": record.retry_denied,
+        "injected": record.injected,
         "total_ns": record.account.total_ns,
         "hop_ns": record.account.hop_ns,
         "client_wait_ns": record.account.client_wait_ns,
@@ -225,6 +227,8 @@ fn field(out: &mut String, name: &str, record: &AccessRecord) {
         "bytes_in" => record.bytes_in.to_string(),
         "bytes_out" => record.bytes_out.to_string(),
         "attempts" => record.attempts.to_string(),
+        "retry_denied" => text(record.retry_denied),
+        "injected" => text(record.injected),
         "total_ns" => record.account.total_ns.to_string(),
         "hop_ns" => record.account.hop_ns.to_string(),
         "client_wait_ns" => record.account.client_wait_ns.to_string(),
@@ -256,6 +260,8 @@ mod tests {
             bytes_out: 5,
             account: Default::default(),
             attempts: 1,
+            retry_denied: None,
+            injected: None,
             request_id: String::new(),
         }
     }

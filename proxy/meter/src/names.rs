@@ -1,24 +1,26 @@
 //! The stable names of what can happen to a request, as metrics, access records and `proxy-status` show them.
 
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// Why a request, or a connection, ended otherwise than well.
+macro_rules! names {
+    ($(#[$about:meta])* $kind:ident: $($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Reason { $($(#[$doc])* $name,)* }
+        pub enum $kind { $($(#[$doc])* $name,)* }
 
-        impl Reason {
-            /// Every reason.
-            pub const ALL: &[Reason] = &[$(Reason::$name,)*];
+        impl $kind {
+            /// Every one.
+            pub const ALL: &[$kind] = &[$($kind::$name,)*];
 
             /// Its name.
             pub fn as_str(self) -> &'static str {
-                match self { $(Reason::$name => $text,)* }
+                match self { $($kind::$name => $text,)* }
             }
         }
     };
 }
 
-reasons! {
+names! {
+    /// Why a request, or a connection, ended otherwise than well.
+    Reason:
     /// The message breaks a rule; which one is counted beside it.
     Rejected = "rejected",
     /// No route matches.
@@ -109,9 +111,41 @@ reasons! {
     FloodOfUnknownFrames = "flood-of-unknown-frames",
     /// More frames of other kinds than make sense (small DATA, header blocks without end).
     FloodOfFrames = "flood-of-frames",
+    /// It was disturbed on purpose, as the route says.
+    FaultInjected = "fault-injected",
     /// A bug: the task that served the connection panicked.
     Panic = "panic",
 }
 
 /// How many reasons there are.
 pub const REASONS: usize = Reason::ALL.len();
+
+names! {
+    /// Why a request that failed was not sent again, although the route's policy names its failure.
+    Denied:
+    /// It may not be carried out twice: its method is not idempotent, and it has no `Idempotency-Key`.
+    NotIdempotent = "not-idempotent",
+    /// Its body was longer than what is kept.
+    BodyTooLong = "body-too-long",
+    /// It was sent as often as the policy allows.
+    Attempts = "attempts",
+    /// The cluster's budget for retries is spent.
+    Budget = "budget",
+    /// No time was left.
+    Deadline = "deadline",
+    /// The upstream asked for a longer wait than the policy allows.
+    RetryAfter = "retry-after",
+}
+
+names! {
+    /// What is done to a request on purpose.
+    Injected:
+    /// It waits.
+    Delay = "delay",
+    /// It is answered.
+    Abort = "abort",
+    /// Its connection, or stream, is reset.
+    Reset = "reset",
+    /// Its response's body flows slowly.
+    SlowBody = "slow-body",
+}

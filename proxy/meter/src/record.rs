@@ -42,6 +42,10 @@ pub struct AccessRecord {
     pub account: Account,
     /// Attempts made.
     pub attempts: u32,
+    /// Why it was not sent again, where the route's policy names its failure.
+    pub retry_denied: Option<&'static str>,
+    /// What was done to it on purpose.
+    pub injected: Option<&'static str>,
     /// The request's id.
     pub request_id: String,
 }

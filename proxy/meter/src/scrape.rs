@@ -11,19 +11,20 @@ use crate::tls::{TlsMeters, TlsReason};
 /// Routes that show a histogram; the others show only its sum and count in the counters beside it.
 const MAX_HISTOGRAMS: usize = 1_000;
 
-struct Text(String);
+/// What is being written.
+pub(crate) struct Text(String);
 
 fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 impl Text {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
+    pub(crate) fn head(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a string cannot fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+    pub(crate) fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
         let _ = match labels.is_empty() {
             true => writeln!(self.0, "{name} {value}"),
             false => writeln!(self.0, "{name}{{{labels}}} {value}"),
@@ -133,7 +134,7 @@ fn listener(key: &str) -> String {
     format!("listener=\"{}\"", escape(key))
 }
 
-fn route(key: &str) -> String {
+pub(crate) fn route(key: &str) -> String {
     format!("route=\"{}\"", escape(key))
 }
 
@@ -284,6 +285,7 @@ impl Registry {
         text.counters(family, route, "onehop_route_shed_total", "Requests that a saturated core refused.", |block| {
             &block.shed
         });
+        text.resilience(family);
         text.histograms(
             family,
             route,

@@ -3,6 +3,7 @@
 use crate::core::{Counter, Gauge};
 use crate::histogram::LazyHistogram;
 use crate::names::REASONS;
+use crate::resilience::LazyResilience;
 use crate::tls::TlsMeters;
 
 /// How many rules a message can break, at most.
@@ -74,6 +75,8 @@ pub struct RouteMeters {
     pub limited: Counter,
     /// Requests refused because the core is saturated.
     pub shed: Counter,
+    /// What its policy did about failures.
+    pub resilience: LazyResilience,
     /// The proxy's own time of each request.
     pub hop: LazyHistogram,
     /// The whole time of each request.

@@ -10,6 +10,7 @@ pub mod limit;
 pub mod model;
 pub mod order;
 pub mod outlier;
+pub mod resilience;
 pub mod route;
 mod snapshot;
 pub mod tls;
@@ -17,11 +18,10 @@ pub mod tls;
 pub use compile::{Place, Problem, compile, nearest};
 pub use model::{
     AccessLog, Address, BalanceKind, ClientCert, Http2, Layer, LogFormat, Original, Protocol, ProxyProtocol, RequestId,
-    RetryOn,
 };
 pub use outlier::DRAINED;
 pub use route::HostTable;
 pub use snapshot::{
-    Cluster, ClusterRef, ConnectionLimits, Endpoint, EndpointSet, HttpPolicy, Listener, Mirror, Own, Pool, Retry,
-    Route, Snapshot, Split, Sticky, Subset, TcpPolicy,
+    Cluster, ClusterRef, ConnectionLimits, Defaults, Endpoint, EndpointSet, HttpPolicy, Listener, Own, Pool, Route,
+    Snapshot, Split, Sticky, Subset, TcpPolicy,
 };

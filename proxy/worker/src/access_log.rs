@@ -73,6 +73,8 @@ pub fn conclude(
         bytes_out: outcome.bytes_out,
         account,
         attempts: outcome.attempts,
+        retry_denied: outcome.retry_denied,
+        injected: outcome.injected,
         request_id: request.map(|request| text(&request.id())).unwrap_or_default(),
     };
     push(shard, record);

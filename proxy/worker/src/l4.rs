@@ -65,6 +65,8 @@ impl Record {
             bytes_out: self.bytes_out,
             account: ledger.finish(clock::now()),
             attempts: 1,
+            retry_denied: None,
+            injected: None,
             request_id: String::new(),
         }
     }

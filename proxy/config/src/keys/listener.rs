@@ -47,6 +47,11 @@ pub const LISTENER: &[Key] = &[
     key("trusted_hops", Number, "Proxies in front whose X-Forwarded fields are believed."),
     key("request_id", OneOf(&["replace", "keep"]), "What becomes of a client's X-Request-Id."),
     key("server_timing", Flag, "Adds Server-Timing, with what the hop took, to responses."),
+    key(
+        "trust_request_timeout",
+        Flag,
+        "Requests may bring their own deadline in X-Request-Timeout (\"250ms\", or seconds), which is passed on less what has passed.",
+    ),
     key("path", Table(PATH_RULE), "How paths are read before routes are matched."),
     key("connect_failure_status", Number, "503, or 502 as nginx answers."),
     key("http2", Table(LISTENER_HTTP2), "How clients may speak HTTP/2."),

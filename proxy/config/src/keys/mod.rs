@@ -5,6 +5,7 @@ mod cluster;
 mod http2;
 mod limits;
 mod listener;
+mod resilience;
 mod route;
 mod sidecar;
 mod tls;

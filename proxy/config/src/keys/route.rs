@@ -1,6 +1,7 @@
 //! Keys of `[[route]]`.
 
 use super::limits::{IN_FLIGHT, PRIORITIES, RATE_LIMIT};
+use super::resilience::RETRY;
 use super::{Key, Kind::*, key};
 
 pub const TARGET: &[Key] = &[
@@ -35,7 +36,11 @@ pub const ROUTE: &[Key] = &[
     key("request_headers", Table(EDITS), "Changes of the request's header fields."),
     key("response_headers", Table(EDITS), "Changes of the response's header fields."),
     key("cors", Table(CORS), "Cross-origin requests."),
-    key("timeout", OptionalDuration, "Until the response head is here; \"off\": for ever."),
+    key(
+        "timeout",
+        OptionalDuration,
+        "From the request's end until the response head is here, over all attempts; \"off\": for ever.",
+    ),
     key("retry", Table(RETRY), "When a failed attempt is repeated."),
     key("upgrade", Texts, "Protocols that may be upgraded to; [\"websocket\"] without it."),
     key("connect", Flag, "CONNECT is tunnelled to the cluster."),
@@ -106,9 +111,4 @@ const CORS: &[Key] = &[
     key("expose", Texts, "Response headers that scripts may read."),
     key("credentials", Flag, "Requests with cookies."),
     key("max_age", Duration, "How long a browser may remember the answer to a preflight."),
-];
-
-pub const RETRY: &[Key] = &[
-    key("attempts", Number, "Attempts beyond the first; 0 turns retries off."),
-    key("on", Texts, "\"connect-failure\", \"reset-before-response\"."),
 ];

@@ -108,6 +108,7 @@ fn http(file: &mut File<'_>, table: &Table<'_, '_>) -> Http {
         request_id: if table.word(file, "request_id") == Some("keep") { RequestId::Keep } else { RequestId::Replace },
         server_timing: table.flag(file, "server_timing").unwrap_or(false),
         connect_failure_502,
+        trusts_timeout: table.flag(file, "trust_request_timeout").unwrap_or(false),
         path: path_rule(file, table),
         http2: super::http2::http2(file, table, true),
     }

@@ -8,6 +8,7 @@ mod limits;
 mod listener;
 mod matching;
 mod policy;
+mod resilience;
 mod route;
 mod runtime;
 mod sidecar;

@@ -1,13 +1,13 @@
 //! `[[route]]`.
 
-use onehop_plan::RetryOn;
 use onehop_plan::model::{Filters, PathMatch, Route, Target};
 
 use super::filter::{action, edits, path_rewrite, read_cors};
 use super::limits;
 use super::matching::{fields, hash_on, hosts, sources};
 use super::policy::labels;
-use crate::reader::{File, Table, one_of};
+use super::resilience::resilience;
+use crate::reader::{File, Table};
 
 /// `cluster`, or `split`.
 pub(super) fn targets(file: &mut File<'_>, table: &Table<'_, '_>) -> Vec<Target> {
@@ -58,8 +58,6 @@ pub(super) fn route(file: &mut File<'_>, table: &Table<'_, '_>, index: usize) ->
     }
     let path = table.table(file, "path").map(|path| path_match(file, &path));
     let rewrite = table.table(file, "rewrite");
-    let retry = table.table(file, "retry");
-    let (retries, retry_on) = retry.map_or((default.retries, default.retry_on), |retry| retries(file, &retry));
     Route {
         name: table.text(file, "name").unwrap_or_else(|| format!("route-{}", index + 1)),
         listeners: table.texts(file, "listeners").unwrap_or_default(),
@@ -80,10 +78,8 @@ pub(super) fn route(file: &mut File<'_>, table: &Table<'_, '_>, index: usize) ->
             response: edits(file, table, "response_headers"),
         },
         cors: table.table(file, "cors").map(|cors| read_cors(file, &cors)),
-        mirror: None,
         timeout: table.optional_duration(file, "timeout").unwrap_or(default.timeout),
-        retries,
-        retry_on,
+        resilience: resilience(file, table),
         upgrades: table.texts(file, "upgrade").unwrap_or(default.upgrades),
         connect: table.flag(file, "connect").unwrap_or(false),
         grpc_web: table.flag(file, "grpc_web").unwrap_or(false),
@@ -111,20 +107,4 @@ fn path_match(file: &mut File<'_>, table: &Table<'_, '_>) -> PathMatch {
             PathMatch::Prefix("/".to_owned())
         }
     }
-}
-
-fn retries(file: &mut File<'_>, table: &Table<'_, '_>) -> (u32, Vec<RetryOn>) {
-    let default = Route::default();
-    let mut on = Vec::new();
-    for element in table.list(file, "on") {
-        let spelt = element.get_ref().as_str().unwrap_or_default();
-        match one_of(file, element.span(), "on", spelt, &["connect-failure", "reset-before-response"]) {
-            Some("connect-failure") => on.push(RetryOn::ConnectFailure),
-            Some(_) => on.push(RetryOn::ResetBeforeResponse),
-            None => {}
-        }
-    }
-    let on = if table.value("on").is_some() { on } else { default.retry_on };
-    let attempts = table.number(file, "attempts").unwrap_or(default.retries);
-    (attempts, if attempts == 0 { Vec::new() } else { on })
 }

@@ -12,6 +12,8 @@ mod view;
 mod simulation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::cluster_with as cluster_for_tests;
 
 pub use ewma::Ewma;
 pub use hashed::HashTable;

@@ -14,7 +14,7 @@ pub(super) fn cluster(kind: BalanceKind, weights: &[u32], change: impl Fn(usize,
     cluster_with(kind, weights, change, ClusterPolicy::default())
 }
 
-pub(super) fn cluster_with(
+pub(crate) fn cluster_with(
     kind: BalanceKind,
     weights: &[u32],
     change: impl Fn(usize, &mut Placement),

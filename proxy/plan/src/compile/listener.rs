@@ -183,6 +183,7 @@ fn policy(http: &model::Http) -> HttpPolicy {
         request_id: http.request_id,
         server_timing: http.server_timing,
         connect_failure_502: http.connect_failure_502,
+        trusts_timeout: http.trusts_timeout,
         path: http.path,
         http2: http.http2.clone(),
     }

@@ -21,7 +21,7 @@ use crate::snapshot::{Cluster, Snapshot};
 use cluster::{check_clusters, cluster};
 use listener::{check_listeners, listeners};
 pub use nearest::nearest;
-use problem::Problems;
+pub(crate) use problem::Problems;
 pub use problem::{Place, Problem};
 use route::check_routes;
 

@@ -39,19 +39,20 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Everything that was found.
 #[derive(Default)]
-pub(super) struct Problems(pub(super) Vec<Problem>);
+pub(crate) struct Problems(pub(super) Vec<Problem>);
 
 impl Problems {
-    pub(super) fn add(&mut self, place: Place, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, place: Place, message: impl Into<String>) {
         self.0.push(Problem { place, message: message.into(), hint: None, other: None });
     }
 
-    pub(super) fn between(&mut self, place: Place, other: Place, message: impl Into<String>) {
+    pub(crate) fn between(&mut self, place: Place, other: Place, message: impl Into<String>) {
         self.0.push(Problem { place, message: message.into(), hint: None, other: Some(other) });
     }
 
-    pub(super) fn hint(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
+    pub(crate) fn hint(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
         self.0.push(Problem { place, message: message.into(), hint: Some(hint.into()), other: None });
     }
 }

@@ -10,8 +10,9 @@ use super::{nearest, unique};
 use crate::filter::{Action, Filters};
 use crate::limit::Guards;
 use crate::model::{self, Layer, Model, PathMatch, RetryOn};
+use crate::resilience::{self, Resilience};
 use crate::route::{Conditions, Parts, Pattern};
-use crate::snapshot::{ClusterRef, Mirror, Retry, Route, Split};
+use crate::snapshot::{ClusterRef, Defaults, Route, Split};
 
 /// The names of a model's clusters.
 pub(super) type Names<'a> = HashSet<&'a str>;
@@ -66,7 +67,7 @@ pub(super) fn check_routes(model: &Model, names: &Names<'_>, problems: &mut Prob
             _ => {}
         }
         check_targets(&route.targets, names, place("cluster"), problems);
-        if let Some(mirror) = &route.mirror {
+        if let Some(mirror) = &route.resilience.mirror {
             check_mirror(route, mirror, names, place("mirror"), problems);
         }
         check_match(route, at, problems);
@@ -106,9 +107,6 @@ fn check_mirror(
     problems: &mut Problems,
 ) {
     check_cluster(&mirror.cluster, names, place, problems);
-    if !(0.0..=100.0).contains(&mirror.percent) {
-        problems.add(place, "a percentage is between 0 and 100");
-    }
     if route.targets.iter().any(|target| target.cluster == mirror.cluster) {
         problems.add(place, "the mirror is a cluster that the route sends to: it would get every request twice");
     }
@@ -117,7 +115,7 @@ fn check_mirror(
 /// A mirrored request goes to an endpoint; one that is a listener of our own could be mirrored again, for ever.
 fn check_mirror_cycles(model: &Model, problems: &mut Problems) {
     for (at, route) in model.routes.iter().enumerate() {
-        let Some(mirror) = &route.mirror else { continue };
+        let Some(mirror) = &route.resilience.mirror else { continue };
         let cluster = model.clusters.iter().find(|cluster| cluster.name == mirror.cluster);
         let ourselves = cluster.into_iter().flat_map(|cluster| &cluster.endpoints).find_map(|endpoint| {
             let model::EndpointTarget::Address(model::Address::Tcp(address)) = &endpoint.target else {
@@ -170,16 +168,9 @@ impl Checked {
                     filters,
                     split: split(&route.targets, ids),
                     split_by: route.split_by.clone(),
-                    mirror: route.mirror.as_ref().map(|mirror| Mirror {
-                        cluster: reference(&mirror.cluster, ids),
-                        per_million: (mirror.percent * 10_000.0).round() as u32,
-                    }),
                     timeout: route.timeout,
-                    retry: Retry {
-                        attempts: route.retries,
-                        on_connect_failure: route.retry_on.contains(&RetryOn::ConnectFailure),
-                        on_reset_before_response: route.retry_on.contains(&RetryOn::ResetBeforeResponse),
-                    },
+                    retry: defaults(&route.resilience.retry),
+                    resilience: Resilience::new(&route.resilience, ids),
                     upgrades: route.upgrades.clone(),
                     allow_connect: route.connect,
                     grpc_web: route.grpc_web,
@@ -189,6 +180,15 @@ impl Checked {
                 })
             })
             .collect()
+    }
+}
+
+fn defaults(retry: &model::Retry) -> Defaults {
+    let on = |what| retry.attempts > 0 && retry.on.contains(&what);
+    Defaults {
+        attempts: retry.attempts,
+        on_connect_failure: on(RetryOn::ConnectFailure),
+        on_stale_connection: on(RetryOn::StaleConnection) || on(RetryOn::ResetBeforeResponse),
     }
 }
 
@@ -261,9 +261,7 @@ fn check_policy(route: &model::Route, at: usize, problems: &mut Problems) {
     if route.timeout.is_some_and(|timeout| timeout.is_zero()) {
         problems.hint(place("timeout"), "a timeout of zero would fail every request", "timeout = \"off\" turns it off");
     }
-    if route.retries > 10 {
-        problems.add(place("retry"), "more than 10 attempts multiply load when it hurts most");
-    }
+    resilience::check(&route.resilience, at, problems);
     if route.upgrades.iter().any(|protocol| protocol.eq_ignore_ascii_case("h2c")) {
         problems.add(place("upgrade"), "h2c is never forwarded: it would walk around the routes");
     }

@@ -47,12 +47,3 @@ pub struct Cors {
     /// How long a browser may remember the answer to a preflight.
     pub max_age: Option<Duration>,
 }
-
-/// A copy of some requests.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Mirror {
-    /// The cluster that gets it.
-    pub cluster: String,
-    /// How many of a hundred requests.
-    pub percent: f64,
-}

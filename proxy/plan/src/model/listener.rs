@@ -152,6 +152,8 @@ pub struct Http {
     pub server_timing: bool,
     /// Answers connect failures with 502, as nginx does, instead of 503.
     pub connect_failure_502: bool,
+    /// A request may bring its own deadline in `X-Request-Timeout`.
+    pub trusts_timeout: bool,
     /// How paths are read before they are matched.
     pub path: PathRule,
     /// HTTP/2.
@@ -176,6 +178,7 @@ impl Default for Http {
             request_id: RequestId::Replace,
             server_timing: false,
             connect_failure_502: false,
+            trusts_timeout: false,
             path: PathRule::default(),
             http2: Http2::default(),
         }

@@ -7,6 +7,7 @@ mod http2;
 mod limits;
 mod listener;
 mod policy;
+mod resilience;
 mod route;
 mod tls;
 
@@ -16,14 +17,13 @@ use std::time::Duration;
 
 pub use crate::authz::Rule;
 pub use cluster::{Address, BalanceKind, Cluster, Endpoint, EndpointTarget, Original};
-pub use filter::{Cors, FieldEdits, Filters, Mirror};
+pub use filter::{Cors, FieldEdits, Filters};
 pub use http2::{Http2, MAX_WINDOW, Protocol};
 pub use limits::{Adaptive, Priority, RateLimit};
 pub use listener::{ClientCert, Destination, Http, Layer, Listener, ProxyProtocol, RequestId};
 pub use policy::{ClusterPolicy, Fallback, Labels, Placement, Probe, ProbeKind, Sticky};
-pub use route::{
-    Action, FieldMatch, HashOn, PathMatch, PathRewrite, Redirect, Respond, RetryOn, Route, Target, ValueMatch,
-};
+pub use resilience::{Disturbance, Hedge, Injection, Mirror, Resilience, Retry, RetryOn};
+pub use route::{Action, FieldMatch, HashOn, PathMatch, PathRewrite, Redirect, Respond, Route, Target, ValueMatch};
 pub use tls::{ClientAuth, ClusterTls, Files, Identity, KeyPair, ListenerTls, MinVersion, system_roots};
 
 /// Everything.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::filter::{Cors, Filters, Mirror};
+use super::Resilience;
+use super::filter::{Cors, Filters};
 use super::limits::{Priority, RateLimit};
 use super::policy::Labels;
 use crate::route::Cidr;
@@ -165,14 +166,11 @@ pub struct Route {
     pub filters: Filters,
     /// Cross-origin requests.
     pub cors: Option<Cors>,
-    /// A copy of some requests to another cluster.
-    pub mirror: Option<Mirror>,
-    /// Until the response head is here; none: for ever. What flows then is bounded by the body timeout.
+    /// From the request's end until the response head is here, over all attempts; none: for ever. What flows then is
+    /// bounded by the body timeout.
     pub timeout: Option<Duration>,
-    /// Attempts beyond the first.
-    pub retries: u32,
-    /// When.
-    pub retry_on: Vec<RetryOn>,
+    /// What it does about failures.
+    pub resilience: Resilience,
     /// Protocols that may be upgraded to.
     pub upgrades: Vec<String>,
     /// CONNECT is tunnelled.
@@ -187,15 +185,6 @@ pub struct Route {
     pub max_in_flight: Option<u32>,
     /// Who is refused first by a saturated core.
     pub priority: Priority,
-}
-
-/// What a retry may answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetryOn {
-    /// The connection could not be made: nothing was sent.
-    ConnectFailure,
-    /// An idempotent request whose reused connection ended before any byte of a response.
-    ResetBeforeResponse,
 }
 
 impl Default for Route {
@@ -217,11 +206,9 @@ impl Default for Route {
             rewrite_host: None,
             filters: Filters::default(),
             cors: None,
-            mirror: None,
             // Envoy's default.
             timeout: Some(Duration::from_secs(15)),
-            retries: 2,
-            retry_on: vec![RetryOn::ConnectFailure, RetryOn::ResetBeforeResponse],
+            resilience: Resilience::default(),
             upgrades: vec!["websocket".to_owned()],
             connect: false,
             grpc_web: false,

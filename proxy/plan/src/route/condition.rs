@@ -56,7 +56,8 @@ impl Test {
         })
     }
 
-    fn holds(&self, value: Option<&[u8]>, scratch: &mut Scratch) -> bool {
+    /// Whether a value, or that there is none, passes.
+    pub fn holds(&self, value: Option<&[u8]>, scratch: &mut Scratch) -> bool {
         match (self, value) {
             (Test::Absent, value) => value.is_none(),
             (_, None) => false,
@@ -78,6 +79,20 @@ pub struct Field {
     pub name: Box<str>,
     /// The test.
     pub test: Test,
+}
+
+impl Field {
+    /// Compiles tests of header fields.
+    ///
+    /// # Errors
+    /// What is wrong with which.
+    pub fn headers(wanted: &[model::FieldMatch]) -> Result<Vec<Field>, String> {
+        let field = |field: &model::FieldMatch| {
+            let test = Test::new(&field.value).map_err(|error| format!("\"{}\": {error}", field.name))?;
+            Ok(Field { name: field.name.to_ascii_lowercase().into(), test })
+        };
+        wanted.iter().map(field).collect()
+    }
 }
 
 /// Everything that a rule asks beyond host and path.
@@ -111,18 +126,14 @@ impl Conditions {
     /// # Errors
     /// The key that is wrong, and why.
     pub fn new(route: &model::Route) -> Result<Conditions, (&'static str, String)> {
-        let fields = |wanted: &[model::FieldMatch], key: &'static str, fold: bool| {
-            let field = |field: &model::FieldMatch| {
-                let name = if fold { field.name.to_ascii_lowercase() } else { field.name.clone() };
-                let test = Test::new(&field.value).map_err(|error| (key, format!("\"{}\": {error}", field.name)))?;
-                Ok(Field { name: name.into(), test })
-            };
-            wanted.iter().map(field).collect::<Result<Vec<_>, _>>()
+        let query = |field: &model::FieldMatch| {
+            let test = Test::new(&field.value).map_err(|error| ("query", format!("\"{}\": {error}", field.name)))?;
+            Ok(Field { name: field.name.as_str().into(), test })
         };
         Ok(Conditions {
             methods: route.methods.iter().map(|method| method.as_bytes().into()).collect(),
-            headers: fields(&route.headers, "headers", true)?,
-            queries: fields(&route.queries, "query", false)?,
+            headers: Field::headers(&route.headers).map_err(|error| ("headers", error))?,
+            queries: route.queries.iter().map(query).collect::<Result<_, _>>()?,
             sources: route.sources.clone(),
             sni: route.sni.iter().map(|name| name.to_ascii_lowercase().into()).collect(),
         })

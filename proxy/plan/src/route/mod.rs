@@ -20,7 +20,7 @@ use regex_automata::{Input, PatternSet};
 
 pub use build::{Parts, Shadowed};
 pub use cidr::Cidr;
-pub use condition::{Conditions, Facts, Unmet, query_value};
+pub use condition::{Conditions, Facts, Field, Unmet, query_value};
 pub use explain::{Verdict, explain};
 pub use host::names_host;
 pub use normalise::{BadPath, EncodedSlash, Normal, PathBuffers, PathRule};

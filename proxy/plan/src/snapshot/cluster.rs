@@ -104,6 +104,23 @@ impl EndpointSet {
         static IDS: AtomicU64 = AtomicU64::new(1);
         EndpointSet { id: IDS.fetch_add(1, Ordering::Relaxed), endpoints, table }
     }
+
+    /// These endpoints and all others of their zones; `None` where no endpoint has one.
+    pub fn zones_of(&self, indices: &[usize]) -> Option<Vec<usize>> {
+        let zone = |index: usize| self.endpoints.get(index).and_then(|endpoint| endpoint.placement.zone.as_ref());
+        if !indices.iter().any(|index| zone(*index).is_some()) {
+            return None;
+        }
+        let shares =
+            |index: usize| indices.iter().any(|avoided| zone(index).is_some() && zone(*avoided) == zone(index));
+        let others = (0..self.endpoints.len()).filter(|index| !indices.contains(index) && shares(*index));
+        Some(indices.iter().copied().chain(others).collect())
+    }
+
+    /// The tier of an endpoint.
+    pub fn priority(&self, index: usize) -> u32 {
+        self.endpoints.get(index).map_or(0, |endpoint| endpoint.placement.priority)
+    }
 }
 
 /// One endpoint. Its identity is the cluster and the address.

@@ -89,6 +89,7 @@ pub struct HttpPolicy {
     pub request_id: RequestId,
     pub server_timing: bool,
     pub connect_failure_502: bool,
+    pub trusts_timeout: bool,
     pub path: PathRule,
     pub http2: Http2,
 }

@@ -20,7 +20,7 @@ pub use choice::{Sticky, Subset};
 pub use cluster::{Cluster, ConnectionLimits, Endpoint, EndpointSet, Pool};
 pub(crate) use cluster::{endpoint, written_down};
 pub use listener::{HttpPolicy, Listener, TcpPolicy};
-pub use route::{ClusterRef, Mirror, Retry, Route, Split};
+pub use route::{ClusterRef, Defaults, Route, Split};
 
 /// Our own identity, to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use onehop_meter::{PerCore, RouteMeters};
 use crate::filter::{Action, Filters};
 use crate::limit::Guards;
 use crate::model::{HashOn, Labels};
+use crate::resilience::Resilience;
 use crate::route::Pattern;
 
 /// A route's reference to a cluster.
@@ -53,24 +54,15 @@ impl Split {
     }
 }
 
-/// A copy of some requests.
-#[derive(Debug)]
-pub struct Mirror {
-    /// The cluster that gets it.
-    pub cluster: ClusterRef,
-    /// How many of a million requests.
-    pub per_million: u32,
-}
-
-/// When an attempt may be repeated.
+/// What is repeated without a policy that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retry {
+pub struct Defaults {
     /// Attempts beyond the first.
     pub attempts: u32,
-    /// A connection could not be made.
+    /// A connection could not be made, or an HTTP/2 upstream refused the stream.
     pub on_connect_failure: bool,
-    /// A reused connection ended before any byte of a response.
-    pub on_reset_before_response: bool,
+    /// A connection that had idled ended before any byte of a response.
+    pub on_stale_connection: bool,
 }
 
 /// A route.
@@ -87,12 +79,12 @@ pub struct Route {
     pub split: Split,
     /// Makes the choice among them the same for the same value.
     pub split_by: Option<HashOn>,
-    /// A copy of some requests to another cluster.
-    pub mirror: Option<Mirror>,
     /// Until the response head is here.
     pub timeout: Option<Duration>,
-    /// Retries.
-    pub retry: Retry,
+    /// What is repeated without a policy that says so.
+    pub retry: Defaults,
+    /// What it does about failures beyond that.
+    pub resilience: Option<Box<Resilience>>,
     /// Protocols that may be upgraded to.
     pub upgrades: Vec<String>,
     /// CONNECT is tunnelled.

@@ -22,7 +22,29 @@ use crate::fault::{Fault, Side, Step};
 use crate::http1::forward::{self, Framed};
 use crate::http2::web::{self, Translated};
 use crate::http2::{grpc, message};
+use crate::shard::Shard;
 use crate::upstream::{EndpointState, Lease, outlier};
+
+impl Answer {
+    /// Nobody gets it: its connection is kept if all of it is here, else it is closed, or its stream reset.
+    pub fn discard(mut self, shard: &Shard, now: Nanos) {
+        let length = match self.response.head.body {
+            BodyLength::None => Some(0),
+            BodyLength::Length(length) => usize::try_from(length).ok(),
+            _ => None,
+        };
+        let keeps = self.response.head.keep_alive && self.upload.is_done();
+        let whole = length.and_then(|length| length.checked_add(self.response.end));
+        if let (Some(whole), true, Some(stream)) = (whole, keeps, self.lease.conn.stream())
+            && stream.buffered().len() == whole
+            && !stream.ended()
+        {
+            stream.consume(whole);
+            self.lease.give_back(now);
+        }
+        shard.give_response(self.response);
+    }
+}
 
 impl Attempt<'_> {
     /// Books what the try experienced with its endpoint.

@@ -1,12 +1,13 @@
 //! One try of a request at one endpoint: lease a connection, send, wait for the response. The request's body moves
 //! while the response is waited for, since an upstream may answer before it has read the whole request.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::Bytes;
 use onehop_meter::ledger::{Ledger, State, Step as Mark};
 use onehop_meter::names::Reason;
 use onehop_net::Size;
@@ -23,13 +24,14 @@ use super::leg::Leg;
 use super::pour::Pour;
 use super::reader::Reader;
 use super::response::{Response, bad_response};
+use super::tape::Tape;
 use super::{Outcome, Request};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward;
 use crate::http2::web::{self, Translated, Web};
 use crate::http2::{self, message};
 use crate::shard::Shard;
-use crate::upstream::{ClusterState, Conn, Lease, Wanted, lease};
+use crate::upstream::{ClusterState, Conn, Lease, Sought, Wanted, lease};
 
 /// A client whose end of the connection is closed may only have half-closed it: the answer gets this long to come.
 const HALF_CLOSED_GRACE_NS: u64 = 1_000_000_000;
@@ -51,14 +53,20 @@ pub struct Attempt<'a> {
     pub cluster: &'a Rc<ClusterState>,
     /// What kind of connection it may ride on.
     pub wanted: Wanted,
-    /// The request's body, where it is held in memory to be sent again; the client's leg is not read then.
-    pub held: Option<&'a Bytes>,
-    /// When the route's time-out ends the exchange, with all its attempts.
+    /// The request's body, where it is kept to be sent again; once all of it is, the client's leg is not read.
+    pub tape: Option<&'a Tape>,
+    /// When it is over: its own time, the route's for all attempts, or the client's.
     pub due: Nanos,
+    /// How long it waits for the response's head from the request's end, if that comes while it is under way.
+    pub patience: Option<Duration>,
     /// What the route changes in the heads.
     pub changes: Option<&'a Changes>,
     /// What narrows the choice of an endpoint.
     pub choice: &'a Choice<'a>,
+    /// Its number, from 1, of which the upstream is told; zero: it is not.
+    pub number: u32,
+    /// The endpoint that it went to, by its index in the cluster.
+    pub picked: Cell<usize>,
 }
 
 /// A try that failed before any byte of a final response went to the client.
@@ -135,6 +143,7 @@ impl Attempt<'_> {
         let asked = ledger.latest();
         ledger.enter(State::UpstreamWait, asked);
         let sought = self.choice.sought(self.request);
+        let sought = Sought { due: Some(self.due), picked: Some(&self.picked), ..sought };
         let leased = lease(self.cluster, self.wanted, sought, avoid, asked).await;
         // A pooled connection was not waited for.
         let now = if leased.as_ref().is_ok_and(|lease| lease.reused) { asked } else { clock::now() };
@@ -191,7 +200,9 @@ impl Attempt<'_> {
                 }
                 Ok(Heard::End) => {
                     let untaken = upload.bytes() == 0 && !upload.has_started();
-                    return Err(self.no_response(&mut lease, replayed || untaken || self.held.is_some()));
+                    return Err(
+                        self.no_response(&mut lease, replayed || untaken || self.tape.is_some_and(Tape::is_kept))
+                    );
                 }
                 Err(failure) => return Err(failure),
             }
@@ -227,12 +238,13 @@ impl Attempt<'_> {
         let request = self.request;
         let upgrade = self.upgrade();
         let is_upgrade = upgrade.is_some();
-        let mut scratch = self.shard.take_head();
         let instance = &self.shard.outfit.instance;
+        let sent = forward::Sent { instance, upgrade: is_upgrade, attempt: self.number };
+        let mut scratch = self.shard.take_head();
         let flow = match &mut lease.conn {
             Conn::Http1(_) => {
                 let mut head = self.shard.take_head();
-                forward::request(&mut scratch, request, self.changed(), instance, is_upgrade, |target, edits| {
+                forward::request(&mut scratch, request, self.changed(), sent, |target, edits| {
                     encode_request(&mut head, request.head, request.bytes, target, edits);
                 });
                 Flow::Wire(self.wire(client, head))
@@ -247,11 +259,10 @@ impl Attempt<'_> {
                 let ends = reader.is_done();
                 let tls = self.cluster.cluster.borrow().tls.is_some();
                 let (head, bytes) = (request.head, request.bytes);
-                let encoded =
-                    forward::request(&mut scratch, request, self.changed(), instance, is_upgrade, |target, edits| {
-                        let write = |edits: &Edits<'_>| message::to_upstream(head, bytes, target, tls, upgrade, edits);
-                        if web.is_some() { web::request(head, bytes, edits, write) } else { write(edits) }
-                    });
+                let encoded = forward::request(&mut scratch, request, self.changed(), sent, |target, edits| {
+                    let write = |edits: &Edits<'_>| message::to_upstream(head, bytes, target, tls, upgrade, edits);
+                    if web.is_some() { web::request(head, bytes, edits, write) } else { write(edits) }
+                });
                 let encoded = encoded.map_err(|reject| Failure::new(Fault::rejected(reject)))?;
                 // The stream of a tunnel stays open; what it carries is relayed once the upstream has agreed.
                 channel.send_request(encoded, ends && !self.tunnels());
@@ -269,7 +280,7 @@ impl Attempt<'_> {
 
     fn wire(&self, client: &Leg<'_>, head: Vec<u8>) -> Body {
         let body = self.request.head.body;
-        if self.held.is_none() && matches!(client, Leg::Http1(_)) {
+        if self.tape.is_none() && matches!(client, Leg::Http1(_)) {
             return Body::new(body, Framing::Verbatim, head, self.limits(), self.route.max_body);
         }
         let framing = if body == BodyLength::Chunked { Framing::Chunked } else { Framing::Verbatim };
@@ -279,8 +290,8 @@ impl Attempt<'_> {
     /// Where the request's body comes from.
     fn reader(&self, client: &Leg<'_>) -> Reader {
         let body = self.request.head.body;
-        match (self.held, client) {
-            (Some(held), _) => Reader::held(held.clone(), self.limits()),
+        match (self.tape, client) {
+            (Some(tape), _) => Reader::kept(tape.play()),
             (None, Leg::Http2(_)) => Reader::http2(body == BodyLength::None, self.limits()),
             (None, _) => Reader::http1(body, self.limits()),
         }
@@ -290,7 +301,7 @@ impl Attempt<'_> {
     fn is_whole(&self, client: &Leg<'_>, lease: &Lease) -> bool {
         match (self.request.head.body, client, &lease.conn) {
             (BodyLength::Length(length), Leg::Http1(stream), Conn::Http1(_)) => {
-                !self.request.head.expect_continue && length <= stream.buffered().len() as u64
+                self.tape.is_none() && !self.request.head.expect_continue && length <= stream.buffered().len() as u64
             }
             _ => false,
         }
@@ -321,7 +332,9 @@ impl Attempt<'_> {
         response: &mut Response,
         due: Nanos,
     ) -> Result<Heard, Failure> {
-        let mut expecting = self.request.head.expect_continue && !response.continued;
+        // Once a part of the body is here, the client has been told to go on, or did not wait to be.
+        let told = response.continued || self.tape.is_some_and(Tape::has_begun);
+        let mut expecting = self.request.head.expect_continue && !told;
         let mut marked = false;
         let mut sink_broken = false;
         let mut left_at: Nanos = 0;
@@ -403,11 +416,21 @@ impl Attempt<'_> {
     fn pace_upload(&self, client: &Leg<'_>, upload: &Flow, upstream: &Leg<'_>, due: Nanos) {
         if upload.is_done() {
             client.disarm();
+            if self.request.head.body != BodyLength::None {
+                upstream.arm(self.due_once_sent(due), Ends::Both);
+            }
         } else {
             let idle = clock::after(clock::now(), self.body_timeout());
             client.arm(idle, Ends::Read);
             upstream.arm(if upload.sink_is_full() { idle.min(due) } else { idle }, Ends::Both);
         }
+    }
+
+    /// A time-out counts from the request's end, if that has come only now.
+    fn due_once_sent(&self, due: Nanos) -> Nanos {
+        let ended = self.tape.map(Tape::ended_at).filter(|at| *at != 0).unwrap_or_else(clock::now);
+        let later = self.patience.map_or(Nanos::MAX, |patience| clock::after(ended, patience)).max(due);
+        later.min(self.request.deadline.map_or(Nanos::MAX, |deadline| deadline.at))
     }
 
     /// The client's next read is posted early: its end or reset shows that it has left. Bytes are the next request.

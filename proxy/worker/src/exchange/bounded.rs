@@ -8,6 +8,7 @@ use onehop_net::clock;
 use onehop_net::deadline::sleep_until;
 use onehop_net::stream::{Either, first};
 
+use super::deadline::Deadline;
 use super::{Leg, Outcome, Request, run_into};
 use crate::fault::{Fault, Side, Step};
 use crate::shard::Shard;
@@ -24,7 +25,7 @@ pub async fn run_bounded(
     ledger: &mut Ledger,
     outcome: &mut Outcome,
 ) {
-    let Some(due) = request.deadline else {
+    let Some(due) = request.deadline.filter(Deadline::is_call).map(|deadline| deadline.at) else {
         return run_into(shard, request, client, ledger, outcome).await;
     };
     let exchange = run_into(shard, request, client, ledger, outcome);

@@ -9,6 +9,7 @@ use super::attempt::{Attempt, Failure};
 use super::body::Framing;
 use super::leg::Leg;
 use super::response::Response;
+use super::tape::Tape;
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward;
 use crate::http2::message;
@@ -24,7 +25,8 @@ impl Attempt<'_> {
     ) -> Result<(), Failure> {
         response.continued |= response.head.status == 100;
         // HTTP/1.0 knows no interim responses (RFC 9110 15.2); 100 goes only to who asked for it.
-        let wanted = response.head.status != 100 || self.request.head.expect_continue;
+        let expected = self.request.head.expect_continue && !self.tape.is_some_and(Tape::has_begun);
+        let wanted = response.head.status != 100 || expected;
         let (head, bytes) = (&response.head, &response.bytes);
         let framed = forward::Framed { close: false, framing: Framing::Verbatim };
         let left = |_| Failure::new(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft));

@@ -8,20 +8,25 @@ pub mod body;
 mod bounded;
 pub mod changes;
 pub mod choice;
+pub mod deadline;
 pub mod flow;
 mod interim;
 pub mod leg;
 mod local;
+mod persist;
 pub mod pour;
 pub mod reader;
 mod response;
+mod retry_after;
 pub mod routing;
+pub mod tape;
 mod tunnel;
 
 pub use bounded::run_bounded;
 pub use leg::Leg;
 pub use response::Response;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -36,6 +41,7 @@ use crate::http1::forward::{Identity, Origin};
 use crate::shard::Shard;
 use crate::upstream::{ClusterState, Wanted};
 use attempt::Attempt;
+use deadline::Deadline;
 use routing::{Routed, route};
 
 /// The request as its exchange sees it: alive and unchanged until the last attempt has ended.
@@ -50,8 +56,8 @@ pub struct Request<'a> {
     pub identity: &'a Identity,
     /// The listener that took it.
     pub listener: &'a Arc<Listener>,
-    /// When the client's own deadline passes, which the upstream is told of (`grpc-timeout`).
-    pub deadline: Option<Nanos>,
+    /// The client's own deadline, which the upstream is told of.
+    pub deadline: Option<Deadline>,
 }
 
 impl Request<'_> {
@@ -83,6 +89,10 @@ pub struct Outcome {
     pub bytes_out: u64,
     /// Attempts made.
     pub attempts: u32,
+    /// Why there was no further one, where the route's policy names the failure.
+    pub retry_denied: Option<&'static str>,
+    /// What was done to it on purpose.
+    pub injected: Option<&'static str>,
     /// The chosen route.
     pub route: Option<Arc<Route>>,
     /// The cluster of the last attempt.
@@ -162,7 +172,14 @@ pub async fn run_into(
     cluster.active.set(cluster.active.get() + 1);
     let active = Active { cluster: &cluster, shard };
     let choice = choice::Choice::new(request, reference, &cluster);
-    attempts(shard, request, client, &route, &cluster, &choice, changes.as_deref(), ledger, outcome).await;
+    if route.resilience.is_some() || request.deadline.is_some_and(|deadline| !deadline.is_call()) {
+        let (policy, choice, changes) = (route.resilience.as_deref(), &choice, changes.as_deref());
+        let course = persist::Course { shard, request, route: &route, policy, cluster: &cluster, choice, changes };
+        // Boxed, so that those who do not need it do not carry its room about.
+        Box::pin(course.run(client, ledger, outcome)).await;
+    } else {
+        attempts(shard, request, client, &route, &cluster, &choice, changes.as_deref(), ledger, outcome).await;
+    }
     drop(active);
     shard.give_changes(changes.take());
 }
@@ -247,13 +264,26 @@ async fn attempts(
     let mut avoid = Vec::new();
     let mut repeated = false;
     // This request's place in the retry budget, from its first retry to its end.
-    let mut held = None;
+    let mut place = None;
     // One time-out for all attempts together, as in Envoy.
     let due = route.timeout.map_or(Nanos::MAX, |timeout| clock::after(ledger.latest(), timeout));
-    let due = due.min(request.deadline.unwrap_or(Nanos::MAX));
+    let due = due.min(request.deadline.map_or(Nanos::MAX, |deadline| deadline.at));
     loop {
         outcome.attempts += 1;
-        let attempt = Attempt { shard, request, route, cluster, wanted, held: None, due, changes, choice };
+        let attempt = Attempt {
+            shard,
+            request,
+            route,
+            cluster,
+            wanted,
+            tape: None,
+            due,
+            patience: route.timeout,
+            changes,
+            choice,
+            number: 0,
+            picked: Cell::new(usize::MAX),
+        };
         let Err(failure) = attempt.run(client, &mut avoid, ledger, outcome).await else {
             return;
         };
@@ -261,15 +291,16 @@ async fn attempts(
             failure.fault.retryable && route.retry.on_connect_failure && outcome.attempts <= route.retry.attempts;
         // Once more, on a new connection, where an idle one died at the moment of reuse.
         let stale_retry =
-            failure.stale && failure.replayable && idempotent && !repeated && route.retry.on_reset_before_response;
-        let retry = if connect_retry && held.is_none() { cluster.may_retry() } else { held.take() };
+            failure.stale && failure.replayable && idempotent && !repeated && route.retry.on_stale_connection;
         // A connection that died while it idled is no sign of trouble: its retry is outside the budget.
-        let permitted = !outcome.started && (stale_retry || (connect_retry && retry.is_some()));
+        if connect_retry && !stale_retry {
+            place = cluster.may_retry(place.take(), true);
+        }
+        let permitted = !outcome.started && (stale_retry || (connect_retry && place.is_some()));
         if !permitted {
             outcome.fault = Some(failure.fault);
             return;
         }
-        held = retry;
         if stale_retry {
             repeated = true;
             wanted = Wanted::New;

@@ -9,6 +9,7 @@ use onehop_wire::http1::{BodyLength, ChunkedDecoder, Limits, Part};
 
 use super::body::Broken;
 use super::leg::Leg;
+use super::tape::Playback;
 use crate::http2::Incoming;
 use crate::http2::web::Translated;
 
@@ -34,10 +35,12 @@ enum From {
     Chunks(ChunkedDecoder),
     UntilClose,
     Frames,
-    /// A body held in memory, to be sent by any number of attempts.
+    /// A body held in memory.
     Held(Bytes),
     /// A body of gRPC-Web, translated as it passes.
     Web(Box<Translated>),
+    /// A body that is kept as it streams.
+    Kept(Box<Playback>),
 }
 
 /// A body on its way in.
@@ -88,6 +91,11 @@ impl Reader {
         }
     }
 
+    /// A body that is kept as it streams, from its beginning.
+    pub fn kept(playback: Playback) -> Reader {
+        Reader { from: From::Kept(Box::new(playback)), limits: Limits::default() }
+    }
+
     /// Whether nothing is left to come.
     pub fn is_done(&self) -> bool {
         matches!(self.from, From::Nothing)
@@ -103,6 +111,7 @@ impl Reader {
         match &self.from {
             From::Held(bytes) => bytes,
             From::Web(web) => web.data(leg),
+            From::Kept(playback) => playback.data(),
             _ => leg.buffered(),
         }
     }
@@ -110,12 +119,7 @@ impl Reader {
     /// The first `count` of them were passed on.
     pub fn consume(&mut self, leg: &mut Leg<'_>, count: usize) {
         match &mut self.from {
-            From::Held(bytes) => {
-                let _ = bytes.split_to(count);
-                if bytes.is_empty() {
-                    self.from = From::Nothing;
-                }
-            }
+            From::Held(_) | From::Kept(_) => drop(self.take(leg, count)),
             From::Web(web) => web.consume(leg, count),
             _ => leg.consume(count),
         }
@@ -132,6 +136,7 @@ impl Reader {
                 taken
             }
             (From::Web(web), leg) => web.take(leg, count),
+            (From::Kept(playback), _) => playback.take(count),
             (_, Leg::Http2(channel)) => channel.take(count),
             (_, Leg::Nobody) => Bytes::new(),
             (_, Leg::Http1(stream)) => {
@@ -148,6 +153,7 @@ impl Reader {
             (From::Nothing, _) => Poll::Ready(Ok(Next::End)),
             (From::Held(bytes), _) => Poll::Ready(Ok(Next::Data { length: bytes.len(), last: true })),
             (From::Web(web), leg) => web.poll_next(cx, leg),
+            (From::Kept(playback), leg) => playback.poll_next(cx, leg),
             (From::Frames, Leg::Http2(channel)) => match ready!(channel.poll_incoming(cx)) {
                 Incoming::Data { last } => {
                     let length = channel.buffered().len();

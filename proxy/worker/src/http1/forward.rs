@@ -8,15 +8,15 @@ pub use super::identity::Identity;
 use super::identity::is_traceparent;
 use crate::exchange::Request;
 use crate::exchange::changes::{Changes, MAX_EDITS};
-use crate::http2::grpc;
+use crate::exchange::deadline::Deadline;
 use crate::secure::Secure;
-use onehop_net::{Peer, clock};
+use onehop_net::Peer;
 use onehop_plan::filter::Filters;
 use onehop_plan::{ClientCert, RequestId, Route};
 use onehop_wire::http1::{self, BodyLength, Edits, Field, Known, Method, RequestHead, ResponseHead, Version};
 
 /// Fields that we can add to one head at most.
-const MAX_ADDED: usize = 14;
+const MAX_ADDED: usize = 15;
 
 /// Where a request came from.
 #[derive(Clone)]
@@ -100,12 +100,6 @@ fn bits(fields: &[Field], known: Known) -> u128 {
     matching.fold(0, |bits, (index, _)| bits | bit(index))
 }
 
-fn left_until(out: &mut Vec<u8>, deadline: clock::Nanos) -> std::ops::Range<usize> {
-    let start = out.len();
-    grpc::write_timeout(out, clock::until(deadline));
-    start..out.len()
-}
-
 fn named(fields: &[Field], buf: &[u8], name: &[u8]) -> u128 {
     let matching = fields.iter().enumerate().filter(|(_, field)| field.name.of(buf).eq_ignore_ascii_case(name));
     matching.fold(0, |bits, (index, _)| bits | bit(index))
@@ -170,6 +164,43 @@ fn plain_framing<'a>(fields: &[Field], buf: &'a [u8], drop: &mut u128, add: &mut
     }
 }
 
+/// What an attempt says of itself.
+#[derive(Clone, Copy)]
+pub struct Sent<'a> {
+    /// This process, as `Via` names it.
+    pub instance: &'a str,
+    /// The route lets the protocol through that the client wants to upgrade to.
+    pub upgrade: bool,
+    /// The attempt's number, from 1; zero: it is not told.
+    pub attempt: u32,
+}
+
+/// The field that carries it.
+const ATTEMPT: &[u8] = b"X-Attempt-Count";
+
+/// What is left of the client's deadline, in place of what it was.
+fn timeout(
+    out: &mut Vec<u8>,
+    deadline: Deadline,
+    fields: &[Field],
+    buf: &[u8],
+    drop: &mut u128,
+) -> (&'static [u8], std::ops::Range<usize>) {
+    *drop |= named(fields, buf, deadline.field());
+    let start = out.len();
+    deadline.write_left(out);
+    (deadline.field(), start..out.len())
+}
+
+/// The attempt's number, in place of what a client says.
+fn number(out: &mut Vec<u8>, attempt: u32, fields: &[Field], buf: &[u8], drop: &mut u128) -> std::ops::Range<usize> {
+    *drop |= named(fields, buf, ATTEMPT);
+    let start = out.len();
+    // Writing to a vector cannot fail.
+    let _ = write!(out, "{attempt}");
+    start..out.len()
+}
+
 /// Decides how the request goes upstream: in origin-form, hop-by-hop fields gone, ours added. `encode` gets the target
 /// and the edits, and writes it down for the upstream's version. `scratch` is an empty buffer for the values of the
 /// fields that are added.
@@ -178,10 +209,10 @@ pub fn request<R>(
     scratch: &mut Vec<u8>,
     request: &Request<'_>,
     changed: Changed<'_>,
-    instance: &str,
-    upgrade: bool,
+    sent: Sent<'_>,
     encode: impl FnOnce(&[u8], &Edits<'_>) -> R,
 ) -> R {
+    let Sent { instance, upgrade, attempt } = sent;
     let Request { head, bytes: buf, origin, identity, listener, deadline } = *request;
     let policy = &listener.http;
     let fields = &head.fields;
@@ -195,18 +226,19 @@ pub fn request<R>(
         forwarded(scratch, head, buf, peer, origin.tls)
     });
     let client_cert = client_cert(scratch, request, &mut drop);
-    let timeout = deadline.map(|deadline| {
-        drop |= named(fields, buf, grpc::TIMEOUT);
-        left_until(scratch, deadline)
-    });
+    let timeout = deadline.map(|deadline| timeout(scratch, deadline, fields, buf, &mut drop));
+    let attempt = (attempt > 0).then(|| number(scratch, attempt, fields, buf, &mut drop));
     let trusts = policy.trusted_hops > 0;
     let mut add = Added::new();
     if head.absolute_form || head.find(Known::Host).is_none() {
         drop |= bits(fields, Known::Host);
         add.push(b"Host", head.authority.of(buf));
     }
-    if let Some(timeout) = timeout {
-        add.push(grpc::TIMEOUT, &scratch[timeout]);
+    if let Some((name, timeout)) = timeout {
+        add.push(name, &scratch[timeout]);
+    }
+    if let Some(attempt) = attempt {
+        add.push(ATTEMPT, &scratch[attempt]);
     }
     add.push(b"X-Forwarded-For", &scratch[forwarded_for]);
     if !(trusts && head.find(Known::XForwardedProto).is_some()) {

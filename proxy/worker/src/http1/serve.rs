@@ -17,6 +17,7 @@ use super::forward::{Identity, Origin};
 use super::reply;
 use crate::access_log;
 use crate::connections::{Doing, Entry, Listed};
+use crate::exchange::deadline::Deadline;
 use crate::exchange::{self, Leg, Outcome, Request, changes};
 use crate::fault::{Fault, Side, Step};
 use crate::http2::{grpc, tunnel};
@@ -251,12 +252,10 @@ async fn exchange_one(
     #[cfg(debug_assertions)]
     panic_on_request(head, bytes);
     let identity = Identity::new(|| shard.random());
-    // Calls of gRPC-Web are POSTs.
-    let timeout = if head.method == Method::Post { grpc::web_timeout(head, bytes) } else { None };
-    let deadline = timeout.map(|timeout| clock::after(ledger.latest(), timeout));
+    let deadline = Deadline::of_http1(head, bytes, listener, ledger.latest());
     let request = Request { head, bytes, origin, identity: &identity, listener, deadline };
     listener.meters.core(shard.outfit.core).requests.add(1);
-    let outcome = if deadline.is_none() {
+    let outcome = if deadline.is_none_or(|deadline| !deadline.is_call()) {
         exchange::run(shard, &request, &mut Leg::Http1(stream), ledger).await
     } else {
         let mut outcome = Outcome::default();

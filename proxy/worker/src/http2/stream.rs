@@ -14,6 +14,7 @@ use onehop_wire::http1::Method;
 use super::serve::{Client, Open};
 use super::{Channel, grpc, message, reply, tunnel};
 use crate::access_log;
+use crate::exchange::deadline::Deadline;
 use crate::exchange::{self, Leg, Outcome, Request, changes};
 use crate::fault::{Fault, Step};
 use crate::http1::forward::Identity;
@@ -53,7 +54,9 @@ async fn one(client: Rc<Client>, request: http::Request<h2::RecvStream>, respond
         }
         Ok(()) => {
             let identity = Identity::new(|| shard.random());
-            let deadline = grpc::timeout(&head, &bytes).map(|timeout| clock::after(ledger.latest(), timeout));
+            let now = ledger.latest();
+            let deadline =
+                Deadline::of_call(&head, &bytes, now).or_else(|| Deadline::of_request(&head, &bytes, &listener, now));
             let request = Request {
                 head: &head,
                 bytes: &bytes,

@@ -1,11 +1,13 @@
 //! Getting a connection to one endpoint of a cluster, for HTTP and TCP alike: choose, reuse or connect, wait in
 //! line when the cluster is full, and account for it until it is given back or closed.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use onehop_meter::names::Reason;
 use onehop_net::Stream;
@@ -53,12 +55,30 @@ pub struct Sought<'a> {
     pub subset: Option<&'a Arc<Labels>>,
     /// The endpoint that comes first, if it can be used.
     pub stuck: Option<usize>,
+    /// When a connection is of no use any more.
+    pub due: Option<Nanos>,
+    /// Told the index of the endpoint that was chosen, as soon as it is.
+    pub picked: Option<&'a Cell<usize>>,
 }
 
 impl Sought<'_> {
     /// Anything, or what a captured connection of that client was meant for.
     pub fn to(destination: Option<SocketAddr>, source: IpAddr) -> Self {
         Sought { destination, source: Some(source), ..Sought::default() }
+    }
+
+    /// A time-out in nanoseconds, cut to what is left.
+    fn within(&self, timeout: Duration) -> u64 {
+        self.due.map_or(u64::MAX, |due| due.saturating_sub(clock::now())).min(nanos(timeout))
+    }
+
+    /// What could not be had before all time was over: no other endpoint would help.
+    fn late(&self, fault: Fault) -> Fault {
+        let waited = matches!(fault.reason, Reason::ConnectTimeout | Reason::Overflow);
+        if waited && self.due.is_some_and(|due| clock::now() >= due) {
+            return Fault::new(Side::Upstream, Step::Lease, Reason::UpstreamTimeout);
+        }
+        fault
     }
 }
 
@@ -190,14 +210,17 @@ pub async fn lease(
             match choose(cluster, sought, avoid, &mut full, now)? {
                 Some(chosen) => chosen,
                 None => {
-                    wait_for_place(cluster).await?;
+                    wait_for_place(cluster, sought).await?;
                     full.clear();
                     continue;
                 }
             }
         };
+        if let Some(picked) = sought.picked {
+            picked.set(index);
+        }
         if wanted != Wanted::Bytes && cluster.cluster.borrow().protocol == Protocol::Http2 {
-            let shared = share_http2(cluster, &endpoint, place).await;
+            let shared = share_http2(cluster, &endpoint, place, sought).await.map_err(|fault| sought.late(fault));
             if shared.is_err() && !avoid.contains(&index) {
                 avoid.push(index);
             }
@@ -218,7 +241,8 @@ pub async fn lease(
         let at_limit =
             config.limits.connections.is_some_and(|limit| cluster.connections.get() >= share(limit, cluster.cores));
         if !at_limit || (!waited && make_room(cluster)) {
-            let connected = connect(cluster, &endpoint, place, nanos(config.connect_timeout)).await;
+            let connected = connect(cluster, &endpoint, place, sought.within(config.connect_timeout)).await;
+            let connected = connected.map_err(|fault| sought.late(fault));
             if connected.is_err() && !avoid.contains(&index) {
                 avoid.push(index);
             }
@@ -226,7 +250,8 @@ pub async fn lease(
         }
         drop(place);
         // Another exchange's connection to any endpoint will do once it is free.
-        cluster.wait_in_line(nanos(config.connect_timeout), None).await?;
+        let waits = cluster.wait_in_line(sought.within(config.connect_timeout), None).await;
+        waits.map_err(|fault| sought.late(fault))?;
         waited = true;
     }
 }
@@ -258,10 +283,10 @@ fn choose(
 }
 
 /// Waits until some endpoint may have a place again.
-async fn wait_for_place(cluster: &ClusterState) -> Result<(), Fault> {
+async fn wait_for_place(cluster: &ClusterState, sought: Sought<'_>) -> Result<(), Fault> {
     let (timeout, requests, connections) = {
         let config = cluster.cluster.borrow();
-        (nanos(config.connect_timeout), config.policy.endpoint_requests, config.policy.endpoint_connections)
+        (sought.within(config.connect_timeout), config.policy.endpoint_requests, config.policy.endpoint_connections)
     };
     let has_room = || {
         let endpoints = cluster.endpoints.borrow();
@@ -274,7 +299,7 @@ async fn wait_for_place(cluster: &ClusterState) -> Result<(), Fault> {
         };
         endpoints.iter().any(has_place)
     };
-    cluster.wait_in_line(timeout, Some(&has_room)).await
+    cluster.wait_in_line(timeout, Some(&has_room)).await.map_err(|fault| sought.late(fault))
 }
 
 fn pick(cluster: &ClusterState, sought: Sought<'_>, avoid: &[usize], full: &[usize], now: Nanos) -> Option<usize> {
@@ -289,13 +314,22 @@ fn pick(cluster: &ClusterState, sought: Sought<'_>, avoid: &[usize], full: &[usi
     let latency = |index: usize| endpoints.get(index).and_then(|endpoint| endpoint.latency.get().expected(now));
     let ask = Ask { load: &load, latency: &latency, avoid, hash: sought.hash, now };
     let picked = if full.is_empty() {
-        cluster.balance(&config, sought.subset, &ask)
+        let elsewhere = if avoid.is_empty() { None } else { in_another_zone(cluster, &config, sought, &ask) };
+        elsewhere.or_else(|| cluster.balance(&config, sought.subset, &ask))
     } else {
         let both: Vec<usize> = avoid.iter().chain(full).copied().collect();
         cluster.balance(&config, sought.subset, &Ask { avoid: &both, ..ask })
     };
     let picked = picked.or_else(|| cluster.balance(&config, sought.subset, &Ask { avoid: full, ..ask }));
     picked.filter(|index| *index < endpoints.len())
+}
+
+/// After a failure another zone is better, but not a tier that stands by.
+fn in_another_zone(cluster: &ClusterState, config: &Cluster, sought: Sought<'_>, ask: &Ask<'_>) -> Option<usize> {
+    let avoid = config.endpoints.zones_of(ask.avoid)?;
+    let found = cluster.balance(config, sought.subset, &Ask { avoid: &avoid, ..*ask })?;
+    let tier = |index| config.endpoints.priority(index);
+    (tier(found) <= tier(ask.avoid[0])).then_some(found)
 }
 
 /// Whether the endpoint that a client's cookie names can serve it.
@@ -397,13 +431,15 @@ async fn share_http2(
     cluster: &Rc<ClusterState>,
     endpoint: &Rc<EndpointState>,
     place: Option<Place>,
+    sought: Sought<'_>,
 ) -> Result<Lease, Fault> {
     let account = Account::new(cluster, endpoint, place);
+    let waits_ns = sought.within(cluster.cluster.borrow().connect_timeout);
     let (timeout_ns, limit, each) = {
         let config = cluster.cluster.borrow();
         (nanos(config.connect_timeout), config.limits.connections, config.policy.endpoint_connections)
     };
-    let due = clock::now().saturating_add(timeout_ns);
+    let due = clock::now().saturating_add(waits_ns);
     let overflow = Fault::new(Side::Proxy, Step::Lease, Reason::Overflow);
     let connect = || -> Option<mux::Made> {
         if limit.is_some_and(|limit| cluster.connections.get() >= share(limit, cluster.cores))

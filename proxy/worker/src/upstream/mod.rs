@@ -15,11 +15,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onehop_net::clock::Nanos;
+use onehop_net::clock::{self, Nanos};
 use onehop_plan::BalanceKind;
 use onehop_plan::balance::{Ask, Balancer, Ewma, hash_of};
 use onehop_plan::limit::{Gradient, Line};
 use onehop_plan::model::{Fallback, Labels};
+use onehop_plan::resilience::{Budget, Load};
 use onehop_plan::{Address, Cluster, Endpoint};
 
 pub use lease::{Conn, Lease, Sought, Wanted, lease};
@@ -71,8 +72,8 @@ pub struct ClusterState {
     watches: Cell<bool>,
     /// The limit that is found from latency.
     gradient: RefCell<Option<Gradient>>,
-    /// Retries under way, against the budget.
-    retrying: Cell<u32>,
+    /// How many retries there may be.
+    retries: Cell<Budget>,
     core: usize,
     cores: usize,
 }
@@ -101,7 +102,7 @@ impl ClusterState {
             line: Cell::default(),
             watches: Cell::new(false),
             gradient: RefCell::new(None),
-            retrying: Cell::new(0),
+            retries: Cell::default(),
             core,
             cores,
         };
@@ -196,16 +197,22 @@ impl ClusterState {
         full
     }
 
-    /// A place in the retry budget: retries under way, waiting ones included, are at most 20 % of the requests in
-    /// flight, but at least three (Envoy's figures).
-    pub fn may_retry(self: &Rc<Self>) -> Option<Retrying> {
-        let percent = u64::from(self.cluster.borrow().policy.retry_percent);
-        let budget = ((u64::from(self.active.get()) * percent / 100) as u32).max(3);
-        if self.retrying.get() >= budget {
+    /// A place in the retry budget for one more attempt (see [`Budget`]), which the request keeps until it ends; `held`
+    /// is the place that it has already, and `untouched` says that nobody can have acted on it. `None`: there is to be no
+    /// further attempt.
+    pub fn may_retry(self: &Rc<Self>, held: Option<Retrying>, untouched: bool) -> Option<Retrying> {
+        let (percent, begun) = {
+            let cluster = self.cluster.borrow();
+            (cluster.policy.retry_percent, cluster.meters.core(self.core).requests.get())
+        };
+        let load = Load { in_flight: self.active.get(), begun, now: clock::now() };
+        let mut budget = self.retries.get();
+        let taken = budget.take(percent, load, held.is_some(), untouched);
+        self.retries.set(budget);
+        if !taken {
             return None;
         }
-        self.retrying.set(self.retrying.get() + 1);
-        Some(Retrying { cluster: self.clone() })
+        Some(held.unwrap_or_else(|| Retrying { cluster: self.clone() }))
     }
 
     /// Idle connections of this cluster on this core.
@@ -266,7 +273,9 @@ pub struct Retrying {
 
 impl Drop for Retrying {
     fn drop(&mut self) {
-        self.cluster.retrying.set(self.cluster.retrying.get().saturating_sub(1));
+        let mut budget = self.cluster.retries.get();
+        budget.give_back();
+        self.cluster.retries.set(budget);
     }
 }
 

@@ -1,0 +1,320 @@
+//! An exchange under a route's own policy: its body kept, its failures judged, its attempts repeated elsewhere after a
+//! wait, each within its time. Routes with no more than the defaults do not come here.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use onehop_meter::ledger::{Ledger, State};
+use onehop_meter::names::{Denied, Reason};
+use onehop_net::Size;
+use onehop_net::clock::{self, Nanos};
+use onehop_net::deadline::Alarm;
+use onehop_plan::Route;
+use onehop_plan::resilience::{Happened, Resilience, Verdict};
+use onehop_wire::http1::BodyLength;
+
+use super::attempt::{Answer, Attempt, Failure};
+use super::changes::Changes;
+use super::choice::Choice;
+use super::leg::Leg;
+use super::reader::Reader;
+use super::retry_after;
+use super::tape::Tape;
+use super::{Outcome, Request};
+use crate::fault::{Fault, Side, Step};
+use crate::shard::Shard;
+use crate::upstream::{ClusterState, Wanted};
+
+/// One exchange under a policy.
+pub struct Course<'a> {
+    /// The core.
+    pub shard: &'a Rc<Shard>,
+    /// What is to be sent.
+    pub request: &'a Request<'a>,
+    /// Its route.
+    pub route: &'a Arc<Route>,
+    /// The route's policy; none where only the client's own deadline brings the request here.
+    pub policy: Option<&'a Resilience>,
+    /// Its cluster.
+    pub cluster: &'a Rc<ClusterState>,
+    /// What narrows the choice of an endpoint.
+    pub choice: &'a Choice<'a>,
+    /// What the route changes in the heads.
+    pub changes: Option<&'a Changes>,
+}
+
+/// What an attempt came to.
+pub(super) type Asked = Result<Answer, Failure>;
+
+/// Stops a tape when its exchange ends.
+struct Stops(Option<Tape>);
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        if let Some(tape) = &self.0 {
+            tape.stop();
+        }
+    }
+}
+
+/// How an exchange stands between two attempts.
+struct Standing {
+    begun: Nanos,
+    repeatable: bool,
+    /// The one retry on a connection that died as it was reused has been made.
+    repeated: bool,
+    wanted: Wanted,
+}
+
+impl Course<'_> {
+    /// Runs the exchange.
+    pub async fn run(&self, client: &mut Leg<'_>, ledger: &mut Ledger, outcome: &mut Outcome) {
+        let kept = Stops(self.tape(client));
+        let tape = kept.0.as_ref();
+        let repeatable = self.is_repeatable();
+        let wanted = if repeatable { Wanted::Any } else { Wanted::Fresh };
+        let mut standing = Standing { begun: ledger.latest(), repeatable, repeated: false, wanted };
+        let mut avoid = Vec::new();
+        // This request's place in the retry budget, from its first retry to its end.
+        let mut place = None;
+        loop {
+            outcome.attempts += 1;
+            let attempt = self.attempt(&standing, tape, ledger.latest(), outcome.attempts);
+            let asked = attempt.ask(client, &mut avoid, ledger, outcome).await;
+            let index = attempt.picked.get();
+            let wait = match self.judge(&asked, tape, &mut standing, client, outcome) {
+                Ok(wait) => wait,
+                Err(denied) => {
+                    self.denied(denied, outcome);
+                    return self.conclude(&attempt, asked, client, ledger, outcome).await;
+                }
+            };
+            if let Some(wait) = wait {
+                let untouched = asked.as_ref().is_err_and(|failure| failure.fault.retryable);
+                place = self.cluster.may_retry(place.take(), untouched);
+                if place.is_none() {
+                    self.denied(Some(Denied::Budget), outcome);
+                    return self.conclude(&attempt, asked, client, ledger, outcome).await;
+                }
+                if !avoid.contains(&index) && index != usize::MAX {
+                    avoid.push(index);
+                }
+                self.give_up(asked, ledger.latest());
+                ledger.enter(State::UpstreamWait, ledger.latest());
+                let left = pause(client, clock::now().saturating_add(wait)).await;
+                ledger.enter(State::Hop, clock::now());
+                if left {
+                    outcome.fault = Some(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft));
+                    return;
+                }
+            }
+            let core = self.shard.outfit.core;
+            self.cluster.cluster.borrow().meters.core(core).retries.add(1);
+            self.route.meters.core(core).retries.add(1);
+        }
+    }
+
+    /// The request's body, on a tape if there may be use for it.
+    fn tape(&self, client: &Leg<'_>) -> Option<Tape> {
+        let body = self.request.head.body;
+        let bound = self.policy.map_or(0, Resilience::kept_body);
+        if bound == 0 || matches!(body, BodyLength::None | BodyLength::Length(0)) {
+            return None;
+        }
+        let limits = crate::http1::limits(&self.request.listener.http);
+        let source = match client {
+            Leg::Http2(_) => Reader::http2(false, limits),
+            _ => Reader::http1(body, limits),
+        };
+        Some(Tape::new(source, bound, limits))
+    }
+
+    /// Whether the request may be carried out twice (RFC 9110 9.2.2; `Idempotency-Key` says so for the others).
+    fn is_repeatable(&self) -> bool {
+        let head = self.request.head;
+        head.method.is_idempotent() || head.value(self.request.bytes, "idempotency-key").is_some()
+    }
+
+    /// When all attempts together are over: the route's time runs from the request's end, the client's from its arrival.
+    fn due(&self, standing: &Standing, tape: Option<&Tape>) -> Nanos {
+        let from = tape.map_or(0, Tape::ended_at).max(standing.begun);
+        let due = self.route.timeout.map_or(Nanos::MAX, |timeout| clock::after(from, timeout));
+        due.min(self.request.deadline.map_or(Nanos::MAX, |deadline| deadline.at))
+    }
+
+    fn attempt<'x>(&'x self, standing: &Standing, tape: Option<&'x Tape>, now: Nanos, number: u32) -> Attempt<'x> {
+        let one = self.policy.and_then(|policy| policy.retry.per_try_timeout);
+        let patience = [one, self.route.timeout].into_iter().flatten().min();
+        Attempt {
+            shard: self.shard,
+            request: self.request,
+            route: self.route,
+            cluster: self.cluster,
+            wanted: standing.wanted,
+            tape,
+            due: self.due(standing, tape).min(one.map_or(Nanos::MAX, |one| clock::after(now, one))),
+            patience,
+            changes: self.changes,
+            choice: self.choice,
+            number: if self.policy.is_some() { number } else { 0 },
+            picked: Cell::new(usize::MAX),
+        }
+    }
+
+    /// Whether there is to be another attempt, and after how many nanoseconds: `None`, at once and outside the budget.
+    ///
+    /// # Errors
+    /// There is none; why, where the policy names what happened.
+    fn judge(
+        &self,
+        asked: &Asked,
+        tape: Option<&Tape>,
+        standing: &mut Standing,
+        client: &Leg<'_>,
+        outcome: &Outcome,
+    ) -> Result<Option<u64>, Option<Denied>> {
+        if client.ended() || client.failed() {
+            return Err(None);
+        }
+        let kept = match tape {
+            Some(tape) => tape.is_kept(),
+            None => matches!(self.request.head.body, BodyLength::None | BodyLength::Length(0)) || self.is_unread(asked),
+        };
+        if let Err(failure) = asked
+            && failure.stale
+            && standing.repeatable
+            && kept
+            && !standing.repeated
+            && self.route.retry.on_stale_connection
+        {
+            // A connection that died while it idled is no sign of trouble.
+            standing.repeated = true;
+            standing.wanted = Wanted::New;
+            return Ok(None);
+        }
+        let now = clock::now();
+        let due = self.due(standing, tape);
+        let field = |name: &str| header(asked, name).map(Cow::Borrowed);
+        let (Some(policy), Some(happened)) = (self.policy, happened(asked, &field, now, due)) else {
+            return Err(None);
+        };
+        let retry = &policy.retry;
+        let verdict = {
+            let mut routing = self.shard.routing.borrow_mut();
+            retry.judge(outcome.attempts, &happened, standing.repeatable, kept, &mut routing.0)
+        };
+        match verdict {
+            Verdict::Pass => return Err(None),
+            Verdict::Denied(denied) => return Err(Some(denied)),
+            Verdict::Again => {}
+        }
+        let asks = header(asked, "retry-after").and_then(retry_after::parse);
+        let wait = retry.wait_ns(outcome.attempts, self.shard.random(), asks).map_err(Some)?;
+        if now.saturating_add(wait) >= due {
+            return Err(Some(Denied::Deadline));
+        }
+        standing.wanted = if standing.repeatable { Wanted::Any } else { Wanted::Fresh };
+        Ok(Some(wait))
+    }
+
+    /// Nothing of a body that is not kept has been taken from the client.
+    fn is_unread(&self, asked: &Asked) -> bool {
+        asked.as_ref().is_err_and(|failure| failure.replayable && failure.fault.step == Step::Lease)
+    }
+
+    fn denied(&self, denied: Option<Denied>, outcome: &mut Outcome) {
+        let Some(denied) = denied else { return };
+        outcome.retry_denied = Some(denied.as_str());
+        self.route.meters.core(self.shard.outfit.core).resilience.get().denied[denied as usize].add(1);
+    }
+
+    /// What the last attempt came to is what the client gets.
+    async fn conclude(
+        &self,
+        attempt: &Attempt<'_>,
+        asked: Asked,
+        client: &mut Leg<'_>,
+        ledger: &mut Ledger,
+        outcome: &mut Outcome,
+    ) {
+        let passed = match asked {
+            Ok(answer) => attempt.pass_on(client, answer, ledger, outcome).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = passed {
+            outcome.fault = Some(failure.fault);
+        }
+    }
+
+    /// Nobody gets this answer.
+    fn give_up(&self, asked: Asked, now: Nanos) {
+        if let Ok(answer) = asked {
+            answer.discard(self.shard, now);
+        }
+    }
+}
+
+/// What happened, where another attempt could mend it.
+fn happened<'a>(
+    asked: &'a Asked,
+    field: &'a dyn Fn(&str) -> Option<Cow<'a, [u8]>>,
+    now: Nanos,
+    due: Nanos,
+) -> Option<Happened<'a>> {
+    let failure = match asked {
+        Ok(answer) => return Some(Happened::Answer { status: answer.head().status, header: field }),
+        Err(failure) => failure,
+    };
+    match failure.fault {
+        fault if fault.retryable => Some(Happened::Untouched),
+        Fault { side: Side::Upstream, reason, .. } => match reason {
+            // When all time is over there is none for another attempt.
+            Reason::UpstreamTimeout => (now < due).then_some(Happened::Timeout),
+            Reason::UpstreamReset | Reason::UpstreamClosed => Some(Happened::Reset),
+            Reason::UpstreamBadResponse => Some(Happened::Nonsense),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A field of the answer.
+fn header<'x>(asked: &'x Asked, name: &str) -> Option<&'x [u8]> {
+    let answer = asked.as_ref().ok()?;
+    let bytes = answer.bytes();
+    let mut fields = answer.head().fields.iter();
+    let field = fields.find(|field| field.name.of(bytes).eq_ignore_ascii_case(name.as_bytes()))?;
+    Some(field.value.of(bytes))
+}
+
+/// Whether the client has gone for good; else the task is woken when it does, as far as that can be seen.
+pub(super) fn poll_left(cx: &mut Context<'_>, client: &mut Leg<'_>) -> Poll<()> {
+    match client {
+        Leg::Http1(stream) => {
+            // Its next bytes are the next request, or more of this one's body.
+            if !stream.failed() && !stream.ended() && stream.buffered().is_empty() {
+                let _ = stream.poll_fill(cx, Size::Small);
+            }
+            if stream.failed() { Poll::Ready(()) } else { Poll::Pending }
+        }
+        Leg::Http2(channel) => channel.poll_left(cx),
+        Leg::Nobody => Poll::Pending,
+    }
+}
+
+/// Waits; true as soon as the client has left.
+pub(super) async fn pause(client: &mut Leg<'_>, until: Nanos) -> bool {
+    let alarm = Alarm::new();
+    alarm.arm(until);
+    poll_fn(|cx| {
+        if poll_left(cx, client).is_ready() {
+            return Poll::Ready(true);
+        }
+        alarm.poll(cx).map(|()| false)
+    })
+    .await
+}

@@ -1,13 +1,17 @@
 //! The command line.
 
+mod http2;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use onehop_load::origin::{Behaviour, Service, Size};
+use onehop_load::origin::{Behaviour, Http2Behaviour, Service, Size};
 use onehop_load::schedule::Arrivals;
 use onehop_load::units;
+
+use http2::Http2Options;
 
 /// Onehop's load generator, and a fast origin to aim at.
 #[derive(Parser)]
@@ -24,7 +28,10 @@ pub enum Command {
     /// Exit code: 0 when all went well; 3 when requests failed, the rate was not reached, or the run ended early (the
     /// report is written all the same); 1 when nothing could be measured; 2 for a wrong command line.
     Run(Box<Run>),
-    /// Answers requests, fast or as told.
+    /// Answers requests, fast or as told: HTTP/1.1 and, to clients that begin with its preface, HTTP/2 and gRPC, on one port.
+    ///
+    /// A gRPC method whose name ends in ClientStream, ServerStream or BidiStream is answered as a stream, every other as
+    /// unary; messages have --size bytes, or are the request's own with --echo-body.
     Origin(Box<OriginCommand>),
 }
 
@@ -36,10 +43,12 @@ pub struct Run {
     /// A file with a line for each URL: [WEIGHT [METHOD]] URL.
     #[arg(long, value_name = "FILE")]
     pub urls: Option<PathBuf>,
+    #[command(flatten)]
+    pub http2: Http2Options,
     /// Requests a second of the open loop, such as 5000 or 20k.
     #[arg(long, value_parser = units::rate, required_unless_present_any = ["closed", "find_saturation"])]
     pub rate: Option<f64>,
-    /// Closed loop: each connection sends when its last request was answered. Shows what the target bears, not what
+    /// Closed loop: each connection (of HTTP/2, each stream) sends when its last request was answered. Shows what the target bears, not what
     /// its users would see.
     #[arg(long, conflicts_with = "rate")]
     pub closed: bool,
@@ -184,9 +193,27 @@ pub struct OriginOptions {
     /// Share of requests that are answered with 503, such as 0.01.
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     pub errors: f64,
-    /// Share of requests whose connection is reset instead.
+    /// Share of requests whose connection (HTTP/2: whose stream) is reset instead.
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     pub resets: f64,
+    /// HTTP/2: share of requests whose stream is refused (REFUSED_STREAM).
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    pub refusals: f64,
+    /// HTTP/2: GOAWAY after so many requests on a connection; 0: never.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 0)]
+    pub goaway_after: u64,
+    /// HTTP/2: streams at once that a connection allows.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+    pub max_streams: u32,
+    /// HTTP/2: what a client may send on a stream before it is given more credit.
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = units::size)]
+    pub origin_window: usize,
+    /// HTTP/2: gives no credit beyond --origin-window, as an origin does that has stopped reading.
+    #[arg(long)]
+    pub stalled: bool,
+    /// gRPC: messages of an answer to a method whose name ends in ServerStream; each has --size bytes.
+    #[arg(long, value_name = "NUMBER", default_value_t = 10)]
+    pub grpc_messages: u64,
     /// Sends bodies slowly: so many bytes at a time, with --body-pause after each.
     #[arg(long, value_parser = units::size)]
     pub body_piece: Option<usize>,
@@ -213,6 +240,14 @@ impl OriginOptions {
             chunked: self.chunked,
             errors: self.errors,
             resets: self.resets,
+            http2: Http2Behaviour {
+                refusals: self.refusals,
+                goaway_after: self.goaway_after,
+                max_streams: self.max_streams,
+                window: u32::try_from(self.origin_window).unwrap_or(u32::MAX),
+                stalled: self.stalled,
+                messages: self.grpc_messages,
+            },
             slow: self.body_piece.map(|piece| (piece, self.body_pause)),
             echo_body: self.echo_body,
             echo: self.echo,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use onehop_load::generator::Generator;
 use onehop_load::origin::{Bound, Origin};
 use onehop_load::outcome::Outcome;
-use onehop_load::plan::{Loop, Plan, Protocol};
+use onehop_load::plan::{Loop, Plan};
 use onehop_load::report::{hdr, html, json, progress::Progress, text};
 use onehop_load::request::{Content, Expect, Mix, Prepared};
 use onehop_load::saturation::{self, Search};
@@ -153,9 +153,14 @@ fn plan(arguments: &Run) -> Result<Plan, String> {
         headers: arguments.header.clone(),
         body: arguments.body.clone().unwrap_or_default().into_bytes(),
         close: arguments.new_connections,
+        is_call: arguments.http2.grpc.is_some(),
     };
     if let Some(path) = &arguments.body_file {
         content.body = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if content.is_call {
+        // Whatever the body: a call is a POST.
+        content.method = content.method.or(Some("POST".to_owned()));
     }
     if let Some(size) = arguments.body_size {
         content.body = vec![b'x'; size];
@@ -163,10 +168,11 @@ fn plan(arguments: &Run) -> Result<Plan, String> {
     let mix = match (&arguments.urls, &arguments.url) {
         (Some(path), _) => {
             let lines = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            Mix::read(&lines, &content).map_err(|what| format!("{}: {what}", path.display()))?
+            Mix::read(&lines, &content, &|target| arguments.http2.aim(target))
+                .map_err(|what| format!("{}: {what}", path.display()))?
         }
         (None, Some(url)) => {
-            let target = Target::parse(url)?;
+            let target = arguments.http2.aim(Target::parse(url)?)?;
             if target.scheme == Scheme::Echo && content.body.is_empty() {
                 content.body = vec![b'x'; 128];
             }
@@ -192,13 +198,15 @@ fn plan(arguments: &Run) -> Result<Plan, String> {
         insecure: arguments.insecure,
         no_resumption: arguments.no_resumption,
         one_choice: false,
+        http2: arguments.http2.is_wanted(),
     };
     let is_tls = mix.target().scheme == Scheme::Https;
     let tls = is_tls.then(|| Tls::new(&wanted, &mix.target().host)).transpose()?;
     Ok(Plan {
         address: mix.target().resolve()?,
         tls,
-        protocol: if mix.target().scheme == Scheme::Echo { Protocol::Echo } else { Protocol::Http1 },
+        protocol: arguments.http2.protocol(mix.target().scheme)?,
+        http2: arguments.http2.plan(arguments.connections, arguments.new_connections)?,
         mix,
         expect: Expect {
             statuses: arguments.expect_status.clone(),

@@ -47,6 +47,34 @@ failures! {
     Length = "length",
     /// The body's bytes are not what was expected.
     Content = "content",
+    /// The target does not speak HTTP/2: another protocol was negotiated, or no settings came.
+    NotHttp2 = "not-http2",
+    /// The target broke a rule of HTTP/2, and with it the connection.
+    Http2 = "http2-broken",
+    /// The stream was reset, for another reason than being refused.
+    StreamReset = "stream-reset",
+    /// The stream was refused: nothing was done.
+    StreamRefused = "stream-refused",
+    /// The connection was ended (GOAWAY) before the target took the request.
+    GoAway = "goaway",
+    /// The content type is not gRPC's.
+    ContentType = "content-type",
+    /// The call's status is not 0, or is missing.
+    GrpcStatus = "grpc-status",
+    /// There are fewer or more messages than there should be.
+    Messages = "messages",
+}
+
+/// What the target said of a request beside its status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Code {
+    /// Nothing.
+    #[default]
+    None,
+    /// It reset the stream with this error code.
+    Reset(u32),
+    /// The call's status; `None`: there was none.
+    Grpc(Option<u32>),
 }
 
 /// How many ways there are.
@@ -72,6 +100,9 @@ impl Failure {
 
     /// Whether the target could not be reached at all.
     pub fn is_connect(self) -> bool {
-        matches!(self, Failure::Refused | Failure::ConnectTimeout | Failure::Connect | Failure::Handshake)
+        matches!(
+            self,
+            Failure::Refused | Failure::ConnectTimeout | Failure::Connect | Failure::Handshake | Failure::NotHttp2
+        )
     }
 }

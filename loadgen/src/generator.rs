@@ -144,6 +144,9 @@ impl Generator {
                 Some(Failure::Handshake) => {
                     "the TLS handshake failed (tls-handshake): --ca, --cert and --server-name, or --insecure"
                 }
+                Some(Failure::NotHttp2) => {
+                    "it does not speak HTTP/2 (not-http2): with http:// by prior knowledge, with https:// by ALPN"
+                }
                 _ => "it cannot be reached, or no descriptor is left (ulimit -n)",
             };
             return Err(format!("cannot connect to {}: {why}", plan.address));

@@ -4,6 +4,7 @@
 pub mod failure;
 pub mod floor;
 pub mod generator;
+pub mod http2;
 pub mod lane;
 pub mod origin;
 pub mod outcome;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::http2::grpc::Kind;
 use crate::request::{Expect, Mix};
 use crate::schedule::Arrivals;
 use crate::tls::Tls;
@@ -12,8 +13,58 @@ use crate::tls::Tls;
 pub enum Protocol {
     /// HTTP/1.1.
     Http1,
+    /// HTTP/2, by prior knowledge or, over TLS, by ALPN.
+    Http2,
     /// Bytes that come back.
     Echo,
+}
+
+/// How HTTP/2 is spoken.
+#[derive(Clone, Debug)]
+pub struct Http2 {
+    /// Streams at once on each connection; 1 with every other protocol.
+    pub streams: usize,
+    /// What the target may send on a stream before it is given more credit, in bytes.
+    pub window: u32,
+    /// The requests are calls of gRPC.
+    pub call: Option<Call>,
+}
+
+/// The window of a stream by default: no answer that is measured waits for credit.
+pub const WINDOW: u32 = 16 << 20;
+
+impl Default for Http2 {
+    fn default() -> Http2 {
+        Http2 { streams: 1, window: WINDOW, call: None }
+    }
+}
+
+/// A call of gRPC.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// How many messages go which way.
+    pub kind: Kind,
+    /// How many, where there are several; the answers to a server's stream may be any number without it.
+    pub messages: Option<u64>,
+}
+
+impl Call {
+    /// Messages that are sent.
+    pub fn sends(&self) -> u64 {
+        match self.kind {
+            Kind::Unary | Kind::Server => 1,
+            Kind::Client | Kind::Bidirectional => self.messages.unwrap_or(1),
+        }
+    }
+
+    /// Messages that must come back; any number without it.
+    pub fn answers(&self) -> Option<u64> {
+        match self.kind {
+            Kind::Unary | Kind::Client => Some(1),
+            Kind::Server => self.messages,
+            Kind::Bidirectional => Some(self.sends()),
+        }
+    }
 }
 
 /// What decides when a request is sent.
@@ -38,6 +89,8 @@ pub struct Plan {
     pub address: SocketAddr,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// How HTTP/2 is spoken, where it is.
+    pub http2: Http2,
     /// How connections shake hands; plain without it.
     pub tls: Option<Tls>,
     /// What is asked.

@@ -3,7 +3,7 @@
 use hdrhistogram::Histogram;
 use onehop_net::clock::Nanos;
 
-use crate::failure::{FAILURES, Failure};
+use crate::failure::{Code, FAILURES, Failure};
 use crate::lane::{Answer, Times};
 
 /// Values are kept to three digits, from a nanosecond to an hour.
@@ -33,6 +33,12 @@ pub struct Counts {
     pub resumed: u64,
     /// Requests that had to wait for a free connection.
     pub waited: u64,
+    /// Messages of gRPC in good answers.
+    pub messages: u64,
+    /// Streams that were reset, by error code; the last: by one that is not known.
+    pub reset_codes: [u64; 15],
+    /// Calls by status; the last: by one that is not known, or by none.
+    pub grpc_statuses: [u64; 18],
 }
 
 impl Counts {
@@ -55,6 +61,13 @@ impl Counts {
         self.connects += other.connects;
         self.resumed += other.resumed;
         self.waited += other.waited;
+        self.messages += other.messages;
+        for (sum, count) in self.reset_codes.iter_mut().zip(other.reset_codes) {
+            *sum += count;
+        }
+        for (sum, count) in self.grpc_statuses.iter_mut().zip(other.grpc_statuses) {
+            *sum += count;
+        }
     }
 }
 
@@ -220,6 +233,7 @@ impl Recorder {
             Ok(answer) => {
                 counts.ok += 1;
                 counts.bytes += answer.bytes;
+                counts.messages += answer.messages;
                 let from = if self.omit { seen.times.sent } else { seen.intended };
                 if from == seen.times.sent {
                     self.alike.saturating_record(seen.times.done.saturating_sub(from));
@@ -234,6 +248,11 @@ impl Recorder {
                 status
             }
         };
+        match seen.times.code {
+            Code::None => {}
+            Code::Reset(code) => counts.reset_codes[(code as usize).min(14)] += 1,
+            Code::Grpc(status) => counts.grpc_statuses[status.map_or(17, |status| (status as usize).min(17))] += 1,
+        }
         if status > 0 {
             let class = usize::from(status / 100);
             counts.statuses[if (1..=5).contains(&class) { class - 1 } else { 5 }] += 1;
@@ -255,7 +274,7 @@ mod tests {
 
     fn seen(intended: Nanos, sent: Nanos, done: Nanos) -> Seen {
         let times = Times { sent, done, ..Times::default() };
-        Seen { intended, start: Start::OnTime, times, result: Ok(Answer { status: 200, bytes: 5 }) }
+        Seen { intended, start: Start::OnTime, times, result: Ok(Answer { status: 200, bytes: 5, messages: 0 }) }
     }
 
     fn record(omit: bool, book: impl FnOnce(&mut Recorder)) -> Vec<Slice> {

@@ -2,6 +2,8 @@
 
 use onehop_wire::http1::Method;
 
+use crate::http2::encode::{Field, Numbers};
+use crate::http2::grpc;
 use crate::random::Random;
 use crate::target::{Scheme, Target};
 
@@ -10,7 +12,10 @@ use crate::target::{Scheme, Target};
 pub struct Prepared {
     /// Its encoded head.
     pub head: Vec<u8>,
-    /// Its body, or what is sent to be echoed.
+    /// Its head as HTTP/2 has it, once it is part of a mix.
+    pub fields: Vec<Field>,
+    lines: Vec<(String, String)>,
+    /// Its body, or what is sent to be echoed; with gRPC, one message.
     pub body: Vec<u8>,
     /// Its method, which says whether the answer has a body.
     pub method: Method,
@@ -29,6 +34,8 @@ pub struct Content {
     pub body: Vec<u8>,
     /// Says that the connection is not kept.
     pub close: bool,
+    /// It is a call of gRPC: the body is a message.
+    pub is_call: bool,
 }
 
 /// What an answer must look like to count as one.
@@ -60,14 +67,15 @@ pub struct Mix {
 impl Mix {
     /// One request alone.
     pub fn single(request: Prepared) -> Mix {
-        Mix { requests: vec![request], sums: vec![1] }
+        Mix { requests: vec![request], sums: vec![1] }.numbered()
     }
 
     /// From a file: a line holds a URL, or a weight and a URL, or a weight, a method and a URL; `#` begins a comment.
+    /// `aim` has the last word on where each leads.
     ///
     /// # Errors
     /// The line and what is wrong with it.
-    pub fn read(text: &str, content: &Content) -> Result<Mix, String> {
+    pub fn read(text: &str, content: &Content, aim: &dyn Fn(Target) -> Result<Target, String>) -> Result<Mix, String> {
         let mut mix = Mix { requests: Vec::new(), sums: Vec::new() };
         for (number, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or("").trim();
@@ -86,7 +94,8 @@ impl Mix {
             let weight = weight.ok_or_else(|| at(format!("\"{}\" is no weight (1, 2, ...)", words[0])))?;
             let mut content = content.clone();
             content.method = method.map(str::to_owned).or(content.method);
-            let request = Prepared::new(Target::parse(url).map_err(at)?, &content).map_err(at)?;
+            let request = Target::parse(url).and_then(aim).and_then(|target| Prepared::new(target, &content));
+            let request = request.map_err(at)?;
             if let Some(first) = mix.requests.first()
                 && (first.target.scheme, &first.target.host, first.target.port)
                     != (request.target.scheme, &request.target.host, request.target.port)
@@ -96,7 +105,17 @@ impl Mix {
             mix.sums.push(mix.sums.last().unwrap_or(&0) + u64::from(weight));
             mix.requests.push(request);
         }
-        if mix.requests.is_empty() { Err("it holds no URL".to_owned()) } else { Ok(mix) }
+        if mix.requests.is_empty() { Err("it holds no URL".to_owned()) } else { Ok(mix.numbered()) }
+    }
+
+    /// Lets equal fields of different requests share an entry of the compression table.
+    fn numbered(mut self) -> Mix {
+        let mut numbers = Numbers::default();
+        for request in &mut self.requests {
+            let field = |(name, value): &(String, String)| Field::new(name, value, Some(numbers.of(name, value)));
+            request.fields = request.lines.iter().map(field).collect();
+        }
+        self
     }
 
     /// What all of it aims at.
@@ -137,48 +156,70 @@ impl Prepared {
             if body.is_empty() {
                 return Err("an echo needs bytes to send: --body-size".to_owned());
             }
-            return Ok(Prepared { head: Vec::new(), body, method: Method::Other, target });
+            let (head, fields, lines) = (Vec::new(), Vec::new(), Vec::new());
+            return Ok(Prepared { head, fields, lines, body, method: Method::Other, target });
         }
         let method = content.method.clone().unwrap_or(if body.is_empty() { "GET" } else { "POST" }.to_owned());
         if method.is_empty() || !method.bytes().all(is_token) {
             return Err(format!("\"{}\" is no method", method.escape_default()));
         }
-        let mut head = format!("{method} {} HTTP/1.1\r\n", target.path);
-        let named = |name: &str| {
-            content
-                .headers
-                .iter()
-                .any(|header| header.split(':').next().is_some_and(|own| own.eq_ignore_ascii_case(name)))
-        };
+        let given = given(content)?;
+        let named = |name: &str| given.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+        let mut fields: Vec<(&str, &str)> = Vec::new();
         if !named("host") {
-            head += &format!("Host: {}\r\n", target.authority);
+            fields.push(("Host", &target.authority));
         }
         if !named("user-agent") {
-            head += "User-Agent: onehop-load\r\n";
+            fields.push(("User-Agent", "onehop-load"));
         }
-        for header in &content.headers {
-            let (name, value) =
-                header.split_once(':').ok_or_else(|| format!("\"{header}\" is no field: NAME: VALUE"))?;
-            let framing = ["content-length", "transfer-encoding", "connection"];
-            if framing.iter().any(|other| name.eq_ignore_ascii_case(other)) {
-                return Err(format!("{name} is set by the generator itself"));
+        if content.is_call {
+            fields.push(("TE", "trailers"));
+            if !named("content-type") {
+                fields.push(("Content-Type", "application/grpc"));
             }
-            if name.is_empty() || !name.bytes().all(is_token) || value.bytes().any(|byte| byte < b' ' && byte != b'\t')
-            {
-                return Err(format!("\"{}\" is no field: NAME: VALUE", header.escape_default()));
-            }
-            head += &format!("{name}: {}\r\n", value.trim());
         }
-        if content.close {
-            head += "Connection: close\r\n";
+        fields.extend(given);
+        let length = body.len().to_string();
+        if !body.is_empty() && !content.is_call {
+            fields.push(("Content-Length", &length));
         }
-        if !body.is_empty() {
-            head += &format!("Content-Length: {}\r\n", body.len());
+        let lines = lines(&target, &method, &fields);
+        let mut head = format!("{method} {} HTTP/1.1\r\n", target.path);
+        for (name, value) in fields {
+            head += &format!("{name}: {value}\r\n");
         }
-        head += "\r\n";
+        head += if content.close { "Connection: close\r\n\r\n" } else { "\r\n" };
+        let body = if content.is_call { grpc::frame(&body) } else { body };
         let method = Method::recognise(method.as_bytes());
-        Ok(Prepared { head: head.into_bytes(), body, method, target })
+        Ok(Prepared { head: head.into_bytes(), fields: Vec::new(), lines, body, method, target })
     }
+}
+
+/// The further fields, checked.
+fn given(content: &Content) -> Result<Vec<(&str, &str)>, String> {
+    let one = |header| {
+        let header: &String = header;
+        let (name, value) = header.split_once(':').ok_or_else(|| format!("\"{header}\" is no field: NAME: VALUE"))?;
+        let framing = ["content-length", "transfer-encoding", "connection"];
+        if framing.iter().any(|other| name.eq_ignore_ascii_case(other)) {
+            return Err(format!("{name} is set by the generator itself"));
+        }
+        if name.is_empty() || !name.bytes().all(is_token) || value.bytes().any(|byte| byte < b' ' && byte != b'\t') {
+            return Err(format!("\"{}\" is no field: NAME: VALUE", header.escape_default()));
+        }
+        Ok((name, value.trim()))
+    };
+    content.headers.iter().map(one).collect()
+}
+
+/// A request as HTTP/2 has it: the pseudo-header fields first, and names in lower case.
+fn lines(target: &Target, method: &str, fields: &[(&str, &str)]) -> Vec<(String, String)> {
+    let host = fields.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map_or("", |(_, value)| value);
+    let scheme = if target.scheme == Scheme::Https { "https" } else { "http" };
+    let pseudo = [(":method", method), (":scheme", scheme), (":authority", host), (":path", &target.path)];
+    let others = fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host"));
+    let all = pseudo.into_iter().chain(others.copied());
+    all.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect()
 }
 
 fn is_token(byte: u8) -> bool {
@@ -192,7 +233,7 @@ mod tests {
     #[test]
     fn a_mix_follows_its_weights() {
         let text = "# three of four\n3 http://x:1/a\n1 POST http://x:1/b\n";
-        let mix = Mix::read(text, &Content::default()).expect("good");
+        let mix = Mix::read(text, &Content::default(), &Ok).expect("good");
         let mut random = Random::new(1, 0);
         let a = (0..4000).filter(|_| mix.request(mix.choose(&mut random)).target.path == "/a").count();
         assert!((2900..3100).contains(&a), "{a}");
@@ -208,7 +249,7 @@ mod tests {
             ("1 2 3 4", "line 1: a line holds"),
             ("nonsense", "line 1: \"nonsense\""),
         ] {
-            let error = Mix::read(text, &Content::default()).expect_err(text);
+            let error = Mix::read(text, &Content::default(), &Ok).expect_err(text);
             assert!(error.contains(part), "{error}");
         }
     }

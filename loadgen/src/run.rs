@@ -15,7 +15,7 @@ use crate::failure::{FAILURES, Failure};
 use crate::lane::{Lane, Times};
 use crate::pace::{self, Shared};
 use crate::plan::{Loop, Plan};
-use crate::record::{Recorder, Seen, Slice};
+use crate::record::{Recorder, Seen, Slice, Start};
 use crate::schedule::Schedule;
 
 /// After a connection that could not be made, a closed loop rests so long: else it would only hammer.
@@ -65,10 +65,11 @@ pub async fn run(
         Err(error) => return tell(Told::Broken(error)),
     };
     // The first threads take what does not divide evenly.
-    let lanes = plan.connections / threads + usize::from(thread < plan.connections % threads);
-    let shared = Shared::new(plan.clone(), thread, lanes);
-    for lane in 0..lanes {
-        onehop_net::runtime::spawn(carry(shared.clone(), lane, agreed.clone()));
+    let connections = plan.connections / threads + usize::from(thread < plan.connections % threads);
+    let lanes = Lane::all(&plan, connections);
+    let shared = Shared::new(plan.clone(), thread, lanes.len());
+    for (index, lane) in lanes.into_iter().enumerate() {
+        onehop_net::runtime::spawn(carry(shared.clone(), Box::new(lane), index, agreed.clone()));
     }
     shared.pacer_waits(|shared| shared.ready.get() == shared.slots.len()).await;
     tell(Told::Ready(shared.connected.get(), *shared.refused.borrow()));
@@ -154,11 +155,10 @@ async fn end_lanes(shared: &Shared) {
 }
 
 /// One lane: connects, waits for the start, and carries until the end.
-async fn carry(shared: Rc<Shared>, index: usize, agreed: Arc<Agreement>) {
+async fn carry(shared: Rc<Shared>, mut lane: Box<Lane>, index: usize, agreed: Arc<Agreement>) {
     let plan = shared.plan.clone();
-    let mut lane = Box::new(Lane::new(&plan));
     let mut made = Times::default();
-    if !plan.new_connections {
+    if !plan.new_connections && lane.connects() {
         match lane.connect(&plan, &mut made).await {
             Ok(()) => shared.connected.set(shared.connected.get() + 1),
             Err(failure) => shared.refused.borrow_mut()[failure as usize] += 1,
@@ -176,7 +176,9 @@ async fn carry(shared: Rc<Shared>, index: usize, agreed: Arc<Agreement>) {
         pace::look();
         let failure = result.err().map(|(failure, _)| failure);
         now = if times.done > 0 { times.done } else { clock::now() };
-        let seen = Seen { intended: arrival.intended, start: arrival.start, times, result };
+        // In a closed loop there is no moment but that of sending.
+        let intended = if arrival.start == Start::Unpaced { times.sent } else { arrival.intended };
+        let seen = Seen { intended, start: arrival.start, times, result };
         if let Some(recorder) = shared.recorder.borrow_mut().as_mut() {
             recorder.book(&seen, now);
         }

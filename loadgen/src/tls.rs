@@ -35,6 +35,8 @@ pub struct Wanted {
     pub no_resumption: bool,
     /// TLS 1.3 with AES-128-GCM and X25519 and nothing else: every server has the same choice.
     pub one_choice: bool,
+    /// HTTP/2 is asked for, and nothing else.
+    pub http2: bool,
 }
 
 /// How connections shake hands.
@@ -138,6 +140,10 @@ impl Tls {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption =
             if wanted.no_resumption { Resumption::disabled() } else { Resumption::store(Arc::new(Tickets::default())) };
+        config.alpn_protocols = vec![if wanted.http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+        if wanted.no_resumption {
+            config.resumption = Resumption::disabled();
+        }
         Ok(Tls { config: Arc::new(config), name: parsed })
     }
 

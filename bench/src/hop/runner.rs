@@ -130,6 +130,7 @@ pub(crate) fn plan(scenario: &Scenario, address: SocketAddr, pacing: Loop, seed:
     Ok(Plan {
         address,
         tls: None,
+        http2: plan::Http2::default(),
         protocol: if http { plan::Protocol::Http1 } else { plan::Protocol::Echo },
         mix: Mix::single(Prepared::new(Target::parse(&url)?, &content)?),
         expect: Expect { statuses: vec![200], length: http.then_some(bytes as u64), checksum: None },

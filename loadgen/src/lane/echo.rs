@@ -82,6 +82,6 @@ impl Connection {
         if !plan.new_connections {
             self.stream = Some(stream);
         }
-        Ok(Answer { status: 0, bytes: echoed as u64 })
+        Ok(Answer { status: 0, bytes: echoed as u64, messages: 0 })
     }
 }

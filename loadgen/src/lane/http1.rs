@@ -4,16 +4,13 @@
 use onehop_net::{Size, Stream, clock};
 use onehop_wire::http1::{BodyLength, ChunkedDecoder, HeadScanner, Limits, Part, ResponseHead};
 
-use super::{Answer, Times, arm, ended, open, unwritten};
+use super::{Answer, Times, arm, ended, finish, open, unwritten};
 use crate::failure::Failure;
 use crate::plan::Plan;
 use crate::request::Prepared;
 
 /// Bodies of at least this are read in large parts.
 const BULK: u64 = 64 * 1024;
-/// After an answer that ends its connection, the peer's close is waited for at most so long, outside the latency: who
-/// closes first keeps the port blocked for a minute.
-const CLOSE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// One connection.
 #[derive(Default)]
@@ -88,7 +85,7 @@ impl Connection {
         if plan.expect.checksum.is_some_and(|expected| expected != checksum) {
             return Err((Failure::Content, status));
         }
-        Ok(Answer { status, bytes })
+        Ok(Answer { status, bytes, messages: 0 })
     }
 
     /// Reads and consumes the head of a final answer into `self.head`.
@@ -187,14 +184,5 @@ async fn more(stream: &mut Stream, size: Size) -> Result<(), Failure> {
     match stream.fill(size).await {
         Ok(1..) => Ok(()),
         _ => Err(ended(stream, Failure::ShortBody)),
-    }
-}
-
-/// Lets the peer close first.
-async fn finish(mut stream: Stream) {
-    stream.deadline().arm(clock::after(clock::now(), CLOSE_WAIT), onehop_net::deadline::Ends::Both);
-    while let Ok(1..) = stream.fill(Size::Medium).await {
-        let count = stream.buffered().len();
-        stream.consume(count);
     }
 }

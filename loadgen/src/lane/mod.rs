@@ -3,14 +3,21 @@
 
 mod echo;
 mod http1;
+mod http2;
+
+use std::rc::Rc;
 
 use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
-use onehop_net::{Address, Stream};
+use onehop_net::{Address, Size, Stream};
 
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use crate::plan::{Plan, Protocol};
 use crate::request::Prepared;
+
+/// After an answer that ends its connection, the peer's close is waited for at most so long, outside the latency: who
+/// closes first keeps the port blocked for a minute.
+const CLOSE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// When what happened to one request, in the clock's nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,6 +32,8 @@ pub struct Times {
     pub handshake_ns: Option<u64>,
     /// It resumed a session.
     pub resumed: bool,
+    /// What the target said beside the status.
+    pub code: Code,
 }
 
 /// A good answer.
@@ -34,22 +43,40 @@ pub struct Answer {
     pub status: u16,
     /// Payload bytes.
     pub bytes: u64,
+    /// Messages of gRPC.
+    pub messages: u64,
 }
 
 /// One lane.
 pub enum Lane {
     /// A connection of HTTP/1.1.
     Http1(http1::Connection),
+    /// A stream of a connection of HTTP/2.
+    Http2(http2::Lane),
     /// A connection whose peer sends back what it gets.
     Echo(echo::Connection),
 }
 
 impl Lane {
-    /// An unconnected one.
-    pub fn new(plan: &Plan) -> Lane {
-        match plan.protocol {
+    /// A thread's lanes, unconnected: as many as its connections have streams. Neighbours are on different connections.
+    pub fn all(plan: &Plan, connections: usize) -> Vec<Lane> {
+        let groups: Vec<Rc<http2::Group>> = match plan.protocol {
+            Protocol::Http2 => (0..connections).map(|_| Rc::default()).collect(),
+            _ => Vec::new(),
+        };
+        let lane = |index: usize| match plan.protocol {
             Protocol::Http1 => Lane::Http1(http1::Connection::default()),
+            Protocol::Http2 => Lane::Http2(http2::Lane::new(groups[index % connections].clone(), index / connections)),
             Protocol::Echo => Lane::Echo(echo::Connection::default()),
+        };
+        (0..connections * plan.http2.streams).map(lane).collect()
+    }
+
+    /// Whether it connects before the run begins: of lanes that share a connection, one does.
+    pub fn connects(&self) -> bool {
+        match self {
+            Lane::Http2(lane) => lane.connects(),
+            Lane::Http1(_) | Lane::Echo(_) => true,
         }
     }
 
@@ -57,6 +84,7 @@ impl Lane {
     pub async fn connect(&mut self, plan: &Plan, times: &mut Times) -> Result<(), Failure> {
         match self {
             Lane::Http1(connection) => connection.connect(plan, times).await,
+            Lane::Http2(lane) => lane.connect(plan, times).await,
             Lane::Echo(connection) => connection.connect(plan, times).await,
         }
     }
@@ -66,6 +94,7 @@ impl Lane {
     pub fn begin(&mut self, plan: &Plan, request: &Prepared, times: &mut Times) -> Option<usize> {
         let stream = match self {
             Lane::Http1(connection) => connection.stream()?,
+            Lane::Http2(lane) => return lane.begin(plan, request, times).then_some(0),
             Lane::Echo(connection) => connection.stream()?,
         };
         times.sent = clock::now();
@@ -85,6 +114,7 @@ impl Lane {
     ) -> Result<Answer, (Failure, u16)> {
         match self {
             Lane::Http1(connection) => connection.exchange(plan, request, times, begun).await,
+            Lane::Http2(lane) => lane.exchange(plan, request, times, begun.is_some()).await,
             Lane::Echo(connection) => {
                 connection.exchange(plan, request, times, begun).await.map_err(|failure| (failure, 0))
             }
@@ -95,6 +125,7 @@ impl Lane {
     pub fn is_kept(&self) -> bool {
         match self {
             Lane::Http1(connection) => connection.stream().is_some(),
+            Lane::Http2(lane) => lane.is_kept(),
             Lane::Echo(connection) => connection.stream().is_some(),
         }
     }
@@ -136,4 +167,13 @@ fn ended(stream: &Stream, otherwise: Failure) -> Failure {
 /// What an error while writing means.
 fn unwritten(stream: &Stream) -> Failure {
     if stream.timed_out() { Failure::Timeout } else { Failure::Reset }
+}
+
+/// Lets the peer close first.
+async fn finish(mut stream: Stream) {
+    stream.deadline().arm(clock::after(clock::now(), CLOSE_WAIT), Ends::Both);
+    while let Ok(1..) = stream.fill(Size::Medium).await {
+        let count = stream.buffered().len();
+        stream.consume(count);
+    }
 }

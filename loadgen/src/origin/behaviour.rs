@@ -8,6 +8,7 @@ use std::time::Duration;
 use onehop_net::precise::{SPIN, Sleeper};
 
 use super::body;
+use super::http2::Answers;
 use crate::random::Random;
 use crate::units;
 
@@ -111,8 +112,40 @@ pub struct Behaviour {
     pub echo_body: bool,
     /// Knows no HTTP: sends back what it gets.
     pub echo: bool,
+    /// What only HTTP/2 has.
+    pub http2: Http2Behaviour,
     /// Seed of all chance.
     pub seed: u64,
+}
+
+/// What the origin does with HTTP/2 and gRPC alone.
+#[derive(Clone, Debug)]
+pub struct Http2Behaviour {
+    /// Share of requests whose stream is refused.
+    pub refusals: f64,
+    /// Requests on a connection after which it is ended with GOAWAY; zero: it never is.
+    pub goaway_after: u64,
+    /// Streams at once that a connection allows.
+    pub max_streams: u32,
+    /// What a client may send on a stream before it is given more credit, in bytes.
+    pub window: u32,
+    /// No more credit is ever given.
+    pub stalled: bool,
+    /// Messages of an answer to a gRPC method that answers with a stream.
+    pub messages: u64,
+}
+
+impl Default for Http2Behaviour {
+    fn default() -> Http2Behaviour {
+        Http2Behaviour {
+            refusals: 0.0,
+            goaway_after: 0,
+            max_streams: 1000,
+            window: 1 << 20,
+            stalled: false,
+            messages: 10,
+        }
+    }
 }
 
 impl Default for Behaviour {
@@ -126,6 +159,7 @@ impl Default for Behaviour {
             slow: None,
             echo_body: false,
             echo: false,
+            http2: Http2Behaviour::default(),
             seed: 1,
         }
     }
@@ -138,6 +172,8 @@ pub(super) struct Served {
     pub(super) fixed: Option<[Vec<u8>; 2]>,
     /// Body bytes to cut from.
     pub(super) filler: Vec<u8>,
+    /// Heads and messages of HTTP/2.
+    pub(super) http2: Answers,
     random: RefCell<Random>,
     at: Cell<usize>,
     pub(super) sleeper: Option<Sleeper>,
@@ -155,7 +191,8 @@ impl Served {
         };
         let sleeper = if behaviour.service == Service::None { None } else { Some(Sleeper::start(SPIN)?) };
         let random = RefCell::new(Random::new(behaviour.seed, number as u64 + 1000));
-        Ok(Served { behaviour, fixed, filler, random, at: Cell::new(0), sleeper })
+        let http2 = Answers::new(&filler);
+        Ok(Served { behaviour, fixed, filler, http2, random, at: Cell::new(0), sleeper })
     }
 
     /// Whether something of this share happens now.

@@ -10,7 +10,7 @@ use super::behaviour::Served;
 use super::{body, echo};
 
 /// An echoed body is held whole: at most so much.
-const MOST_ECHOED: usize = 16 << 20;
+pub(super) const MOST_ECHOED: usize = 16 << 20;
 const ERROR: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: onehop-load\r\nContent-Length: 0\r\n\r\n";
 const BAD: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 

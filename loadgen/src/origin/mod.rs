@@ -4,6 +4,7 @@ pub mod behaviour;
 mod body;
 mod echo;
 mod http;
+mod http2;
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,12 +12,13 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use onehop_net::deadline::sleep_until;
+use onehop_net::deadline::{Ends, sleep_until};
 use onehop_net::listener::Listener;
 use onehop_net::runtime::{self, Options};
 use onehop_net::{Stream, clock};
 
-pub use behaviour::{Behaviour, Service, Size};
+use crate::http2::PREFACE;
+pub use behaviour::{Behaviour, Http2Behaviour, Service, Size};
 
 /// Pause after the descriptors ran out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
@@ -113,7 +115,7 @@ async fn accept(socket: OwnedFd, served: Rc<behaviour::Served>) -> io::Result<()
                     let served = served.clone();
                     runtime::spawn(async move {
                         // A connection that breaks is at its end: the client knows.
-                        let _ = connection(client, &served).await;
+                        let _ = connection(client, served).await;
                     });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -127,8 +129,33 @@ async fn accept(socket: OwnedFd, served: Rc<behaviour::Served>) -> io::Result<()
     }
 }
 
-async fn connection(client: OwnedFd, served: &behaviour::Served) -> io::Result<()> {
+async fn connection(client: OwnedFd, served: Rc<behaviour::Served>) -> io::Result<()> {
     let mut stream = Stream::new(client)?;
     stream.set_nodelay();
-    if served.behaviour.echo { echo::serve(&mut stream).await } else { http::serve(&mut stream, served).await }
+    if served.behaviour.echo {
+        return echo::serve(&mut stream).await;
+    }
+    if begins_http2(&mut stream).await? {
+        return http2::serve(stream, served).await;
+    }
+    http::serve(&mut stream, &served).await
+}
+
+/// Whether a client begins with the preface of HTTP/2, which no request of HTTP/1 begins with.
+async fn begins_http2(stream: &mut Stream) -> io::Result<bool> {
+    stream.deadline().arm(clock::after(clock::now(), echo::IDLE), Ends::Both);
+    loop {
+        let begun = stream.buffered();
+        let compared = begun.len().min(PREFACE.len());
+        if begun[..compared] != PREFACE[..compared] {
+            return Ok(false);
+        }
+        if compared == PREFACE.len() {
+            stream.consume(PREFACE.len());
+            return Ok(true);
+        }
+        if stream.fill(onehop_net::Size::Medium).await? == 0 {
+            return Ok(false);
+        }
+    }
 }

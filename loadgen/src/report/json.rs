@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::outcome::Outcome;
 use crate::plan::{Loop, Plan, Protocol};
 use crate::record::Counts;
-use crate::report::hdr;
+use crate::report::{hdr, text};
 
 /// A histogram: quantiles in nanoseconds, and all of it as HdrHistogram's tools read it.
 pub fn histogram(histogram: &Histogram<u64>) -> Value {
@@ -35,6 +35,9 @@ pub fn counts(counts: &Counts) -> Value {
             "1xx": counts.statuses[0], "2xx": counts.statuses[1], "3xx": counts.statuses[2],
             "4xx": counts.statuses[3], "5xx": counts.statuses[4], "other": counts.statuses[5],
         },
+        "messages": counts.messages,
+        "reset_codes": text::reset_codes(counts).map(|(name, count)| (name.to_owned(), json!(count))).collect::<Value>(),
+        "grpc_statuses": text::grpc_statuses(counts).map(|(name, count)| (name, json!(count))).collect::<Value>(),
         "bytes": counts.bytes, "connects": counts.connects, "resumed": counts.resumed, "waited_for_connection": counts.waited,
     })
 }
@@ -47,7 +50,9 @@ pub fn plan(plan: &Plan) -> Value {
     };
     json!({
         "target": plan.mix.target().to_string(), "requests": plan.mix.count(), "address": plan.address.to_string(),
-        "protocol": match plan.protocol { Protocol::Http1 => "http/1.1", Protocol::Echo => "tcp-echo" },
+        "protocol": match plan.protocol { Protocol::Http1 => "http/1.1", Protocol::Http2 => "h2", Protocol::Echo => "tcp-echo" },
+        "streams": plan.http2.streams, "window": plan.http2.window,
+        "grpc": plan.http2.call.as_ref().map(|call| json!({ "kind": call.kind.name(), "messages": call.messages })),
         "open_loop": open, "rate": rate, "arrivals": arrivals,
         "connections": plan.connections, "new_connections": plan.new_connections,
         "duration_s": plan.duration.as_secs_f64(), "warm_up_s": plan.warm_up.as_secs_f64(),

@@ -5,8 +5,10 @@ use std::fmt::Write;
 use hdrhistogram::Histogram;
 
 use crate::failure::Failure;
+use crate::http2::code::NAMES;
 use crate::outcome::Outcome;
 use crate::plan::{Loop, Plan, Protocol};
+use crate::record::Counts;
 use crate::units::show;
 
 /// The quantiles of the table.
@@ -21,14 +23,65 @@ pub fn title(plan: &Plan, threads: usize) -> String {
         Loop::Open { rate, arrivals } => format!("{rate:.0} requests a second, {} arrivals", arrivals.name()),
         Loop::Closed => "closed loop".to_owned(),
     };
-    let kind = match (plan.protocol, plan.new_connections) {
-        (Protocol::Http1, false) => "HTTP/1.1",
-        (Protocol::Http1, true) => "HTTP/1.1, a connection per request",
-        (Protocol::Echo, false) => "TCP echo",
-        (Protocol::Echo, true) => "TCP echo, a connection per request",
-    };
+    let kind = kind(plan);
     let seconds = plan.duration.as_secs_f64();
     format!("{target}{more}: {kind}, {pace}, {} connections, {threads} threads, {seconds} s", plan.connections)
+}
+
+/// What is spoken, and how.
+pub fn kind(plan: &Plan) -> String {
+    let http2 = &plan.http2;
+    let protocol = match (plan.protocol, &http2.call) {
+        (Protocol::Http1, _) => "HTTP/1.1".to_owned(),
+        (Protocol::Echo, _) => "TCP echo".to_owned(),
+        (Protocol::Http2, None) => "HTTP/2".to_owned(),
+        (Protocol::Http2, Some(call)) => {
+            let messages = call.messages.map_or(String::new(), |messages| format!(", {messages} messages a call"));
+            format!("gRPC ({}{messages})", call.kind.name())
+        }
+    };
+    match (plan.new_connections, plan.protocol) {
+        (true, _) => protocol + ", a connection per request",
+        (false, Protocol::Http2) => {
+            format!("{protocol}, {} stream{} a connection", http2.streams, if http2.streams == 1 { "" } else { "s" })
+        }
+        (false, _) => protocol,
+    }
+}
+
+/// What HTTP/2 and gRPC told beside the failures, if anything.
+fn codes(counts: &Counts, seconds: f64) -> String {
+    let mut parts = Vec::new();
+    if counts.messages > 0 {
+        parts.push(format!(
+            "{} messages ({:.0} a second)",
+            counts.messages,
+            counts.messages as f64 / seconds.max(1e-9)
+        ));
+    }
+    let resets: Vec<String> = reset_codes(counts).map(|(name, count)| format!("{name} {count}")).collect();
+    if !resets.is_empty() {
+        parts.push(format!("streams reset with {}", resets.join(", ")));
+    }
+    let bad = grpc_statuses(counts).filter(|(name, _)| name != "0");
+    let bad: Vec<String> = bad.map(|(name, count)| format!("{name} {count}")).collect();
+    if !bad.is_empty() {
+        parts.push(format!("calls that ended with grpc-status {}", bad.join(", ")));
+    }
+    if parts.is_empty() { String::new() } else { parts.join("; ") + "\n" }
+}
+
+/// Error codes of streams that were reset, and how often.
+pub fn reset_codes(counts: &Counts) -> impl Iterator<Item = (&'static str, u64)> {
+    let named = counts.reset_codes.iter().enumerate();
+    named.map(|(code, count)| (*NAMES.get(code).unwrap_or(&"unknown"), *count)).filter(|(_, count)| *count > 0)
+}
+
+/// Statuses of calls, and how often.
+pub fn grpc_statuses(counts: &Counts) -> impl Iterator<Item = (String, u64)> {
+    let named = counts.grpc_statuses.iter().enumerate().filter(|(_, count)| **count > 0);
+    named
+        .map(|(status, count)| (if status < 17 { status.to_string() } else { "missing-or-unknown".to_owned() }, *count))
 }
 
 /// The summary of a run.
@@ -56,6 +109,7 @@ pub fn summary(plan: &Plan, outcome: &Outcome) -> String {
         outcome.unsent,
         counts.connects
     );
+    text += &codes(counts, outcome.seconds);
     text += "\n                 ";
     for (name, _) in QUANTILES {
         let _ = write!(text, "{name:>10}");

@@ -147,7 +147,8 @@ fn write(arguments: &Run, plan: &Plan, outcome: &Outcome) -> Result<(), String> 
     Ok(())
 }
 
-fn plan(arguments: &Run) -> Result<Plan, String> {
+/// What is sent beside the URL.
+fn content(arguments: &Run) -> Result<Content, String> {
     let mut content = Content {
         method: arguments.method.clone(),
         headers: arguments.header.clone(),
@@ -165,6 +166,11 @@ fn plan(arguments: &Run) -> Result<Plan, String> {
     if let Some(size) = arguments.body_size {
         content.body = vec![b'x'; size];
     }
+    Ok(content)
+}
+
+fn plan(arguments: &Run) -> Result<Plan, String> {
+    let mut content = content(arguments)?;
     let mix = match (&arguments.urls, &arguments.url) {
         (Some(path), _) => {
             let lines = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -153,6 +153,17 @@ pub struct Seen {
     pub result: Result<Answer, (Failure, u16)>,
 }
 
+impl Seen {
+    /// One request. In a closed loop no moment is meant but that of sending, unless the target kept it waiting for a place.
+    pub fn new(intended: Nanos, start: Start, times: Times, result: Result<Answer, (Failure, u16)>) -> Seen {
+        match (start, times.waited) {
+            (Start::Unpaced, false) if times.sent > 0 => Seen { intended: times.sent, start, times, result },
+            (Start::OnTime, true) => Seen { intended, start: Start::Waited, times, result },
+            _ => Seen { intended, start, times, result },
+        }
+    }
+}
+
 /// A thread's recorder.
 pub struct Recorder {
     slice: Slice,

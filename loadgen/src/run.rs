@@ -15,7 +15,7 @@ use crate::failure::{FAILURES, Failure};
 use crate::lane::{Lane, Times};
 use crate::pace::{self, Shared};
 use crate::plan::{Loop, Plan};
-use crate::record::{Recorder, Seen, Slice, Start};
+use crate::record::{Recorder, Seen, Slice};
 use crate::schedule::Schedule;
 
 /// After a connection that could not be made, a closed loop rests so long: else it would only hammer.
@@ -176,9 +176,7 @@ async fn carry(shared: Rc<Shared>, mut lane: Box<Lane>, index: usize, agreed: Ar
         pace::look();
         let failure = result.err().map(|(failure, _)| failure);
         now = if times.done > 0 { times.done } else { clock::now() };
-        // In a closed loop there is no moment but that of sending.
-        let intended = if arrival.start == Start::Unpaced { times.sent } else { arrival.intended };
-        let seen = Seen { intended, start: arrival.start, times, result };
+        let seen = Seen::new(arrival.intended, arrival.start, times, result);
         if let Some(recorder) = shared.recorder.borrow_mut().as_mut() {
             recorder.book(&seen, now);
         }

@@ -1,3 +1,5 @@
+//! Two sides of a connection that talk to each other, and one that is talked to by nobody it should trust.
+
 use super::super::encode::Numbers;
 use super::*;
 

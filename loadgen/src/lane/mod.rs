@@ -32,6 +32,8 @@ pub struct Times {
     pub handshake_ns: Option<u64>,
     /// It resumed a session.
     pub resumed: bool,
+    /// It waited for a place among the streams that the target allows.
+    pub waited: bool,
     /// What the target said beside the status.
     pub code: Code,
 }

@@ -148,6 +148,7 @@ impl Shared {
                 return Poll::Ready(Err(Instead::Another));
             }
             written = streams.begin(lane, ask, link);
+            streams.slots[lane].waited |= !written;
         }
         if !streams.slots[lane].ended {
             written |= streams.send(lane, ask, link);

@@ -161,7 +161,7 @@ impl Lane {
         } else if slot.sent > 0 {
             times.sent = slot.sent;
         }
-        times.code = slot.code;
+        (times.code, times.waited) = (slot.code, slot.waited);
         judge(plan, request, slot, times)
     }
 }

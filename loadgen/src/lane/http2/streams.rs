@@ -60,6 +60,8 @@ pub(super) struct Slot {
     pub failure: Option<Failure>,
     /// With which code.
     pub code: Code,
+    /// It waited for a place.
+    pub waited: bool,
     /// When it was written.
     pub sent: Nanos,
     /// When its last byte came.
@@ -172,7 +174,8 @@ impl Streams {
         self.by_id[place] = lane as u32 + 1;
         self.open += 1;
         let slot = &mut self.slots[lane];
-        *slot = Slot { id, window: link.peer.window, waker: slot.waker.take(), ..Slot::default() };
+        let (waited, waker) = (slot.waited, slot.waker.take());
+        *slot = Slot { id, window: link.peer.window, waited, waker, ..Slot::default() };
         link.head(id, ask.fields, ask.total == 0);
         self.unsent.push(lane);
         true

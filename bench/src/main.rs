@@ -11,7 +11,7 @@ use onehop_bench::hop::{Measured, Scenario, scenario};
 use onehop_bench::lateness;
 use onehop_bench::peers::{self, Layer};
 use onehop_bench::report::analysis::{Analysis, analyse};
-use onehop_bench::report::{html, markdown, setup};
+use onehop_bench::report::{agreement, html, markdown, readme, setup};
 use onehop_bench::selftest::{self, SelfTest};
 
 #[global_allocator]
@@ -43,15 +43,38 @@ enum Command {
         /// The folder.
         folder: PathBuf,
     },
+    /// Says whether two runs agree: whether the confidence intervals of their figures overlap.
+    ///
+    /// Exit code: 3 when they do not.
+    Agree {
+        /// The first run's folder.
+        first: PathBuf,
+        /// The second run's.
+        second: PathBuf,
+    },
+    /// Puts a run's headline (table and picture) into the README, between its marks.
+    Headline {
+        /// The run's folder, as the README's folder reaches it.
+        folder: PathBuf,
+        /// The README.
+        #[arg(long, default_value = "README.md")]
+        readme: PathBuf,
+    },
     /// Says which proxies are installed.
     Peers,
 }
 
 #[derive(Args)]
 struct HopCommand {
-    /// Scenarios to run: names of built-in ones, or files; may be repeated. All built-in ones by default.
+    /// Scenarios to run: names of built-in ones, or files; may be repeated. The usual built-in ones by default.
     #[arg(long, value_name = "NAME|FILE")]
     scenario: Vec<String>,
+    /// Runs all built-in scenarios.
+    #[arg(long, conflicts_with = "scenario")]
+    all: bool,
+    /// Takes over the rates of an earlier run, so that both can be compared (`agree`).
+    #[arg(long, value_name = "FOLDER")]
+    rates_of: Option<PathBuf>,
     /// Runs no self-tests (those of the folder, from an earlier call, stay).
     #[arg(long)]
     no_self_test: bool,
@@ -89,6 +112,8 @@ fn main() -> ExitCode {
         Command::SelfTest(place) => self_test(&place),
         Command::Lateness(pins) => late(&pins),
         Command::Report { folder } => report(&folder, None),
+        Command::Agree { first, second } => agree(&first, &second),
+        Command::Headline { folder, readme } => headline(&folder, &readme),
         Command::Peers => {
             list_peers();
             Ok(true)
@@ -151,7 +176,7 @@ fn place(arguments: &Where) -> Result<Place, String> {
 
 fn scenarios(wanted: &[String]) -> Result<Vec<Scenario>, String> {
     if wanted.is_empty() {
-        return Ok(scenario::builtin());
+        return Ok(scenario::usual());
     }
     let mut found = Vec::new();
     for name in wanted {
@@ -168,7 +193,14 @@ fn scenarios(wanted: &[String]) -> Result<Vec<Scenario>, String> {
 }
 
 fn hop_command(arguments: &HopCommand) -> Result<bool, String> {
-    let scenarios = scenarios(&arguments.scenario)?;
+    let mut scenarios = if arguments.all { scenario::builtin() } else { scenarios(&arguments.scenario)? };
+    if let Some(folder) = &arguments.rates_of {
+        for (measured, _) in read(folder)? {
+            for scenario in scenarios.iter_mut().filter(|scenario| scenario.name == measured.scenario.name) {
+                scenario.rate = format!("{}", measured.rate);
+            }
+        }
+    }
     let place = place(&arguments.place)?;
     let begun = Instant::now();
     let mut say = |line: &str| eprintln!("[{:>4} s] {line}", begun.elapsed().as_secs());
@@ -233,6 +265,29 @@ fn report(folder: &Path, place: Option<&Place>) -> Result<bool, String> {
         analysis.void.is_none() && measured.missing.is_empty() && measured.notes.is_empty()
     };
     Ok(tested && results.iter().all(trusted))
+}
+
+fn agree(first: &Path, second: &Path) -> Result<bool, String> {
+    let (one, two) = (read(first)?, read(second)?);
+    if one.is_empty() || two.is_empty() {
+        return Err(format!("{} and {} do not both hold results", first.display(), second.display()));
+    }
+    let (text, well) = agreement::compare(&one, &two);
+    println!("{text}");
+    Ok(well)
+}
+
+fn headline(folder: &Path, path: &Path) -> Result<bool, String> {
+    let root = path.parent().unwrap_or(Path::new("."));
+    let results = read(&root.join(folder))?;
+    if results.is_empty() {
+        return Err(format!("{} holds no results (scenarios/*.json)", root.join(folder).display()));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let new = readme::with_headline(&text, &markdown::headline(&results), folder, &setup::machine_in_words())
+        .map_err(|what| format!("{}: {what}", path.display()))?;
+    put(path, &new)?;
+    Ok(true)
 }
 
 /// A folder's raw results, in the order of the built-in scenarios, others behind.

@@ -18,11 +18,34 @@ pub(crate) struct Life {
     pub(crate) metrics: Vec<SocketAddr>,
     /// How the generator's connections shake hands.
     pub(crate) tls: Option<Tls>,
+    /// It would take its CPU from the others: it runs only while it is measured.
+    never_sleeps: bool,
 }
 
 impl Life {
     pub(crate) fn direct(origin: SocketAddr) -> Life {
-        Life { name: "direct".to_owned(), hops: Vec::new(), address: origin, metrics: Vec::new(), tls: None }
+        Life {
+            name: "direct".to_owned(),
+            hops: Vec::new(),
+            address: origin,
+            metrics: Vec::new(),
+            tls: None,
+            never_sleeps: false,
+        }
+    }
+
+    /// Its turn begins.
+    pub(crate) fn resume(&self) {
+        if self.never_sleeps {
+            self.hops.iter().for_each(|hop| hop.signal("CONT"));
+        }
+    }
+
+    /// Its turn is over.
+    pub(crate) fn pause(&self) {
+        if self.never_sleeps {
+            self.hops.iter().for_each(|hop| hop.signal("STOP"));
+        }
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -60,7 +83,7 @@ pub(crate) fn start(
         (Some(certificates), Some(session)) => Some(session.tls(certificates)?),
         _ => None,
     };
-    let mut life = Life { name: label.to_owned(), hops: Vec::new(), address: origin, metrics: Vec::new(), tls };
+    let mut life = Life { name: label.to_owned(), tls, never_sleeps: peer.never_sleeps(), ..Life::direct(origin) };
     for number in (1..=count).rev() {
         let name = if count == 1 { label.to_owned() } else { format!("{label}-{number}") };
         let folder = place.folder.join("configs").join(&scenario.name).join(name);
@@ -78,5 +101,6 @@ pub(crate) fn start(
         life.hops.insert(0, process);
         life.metrics.extend(launch.metrics);
     }
+    life.pause();
     Ok(life)
 }

@@ -27,6 +27,8 @@ const CLOSED: Duration = Duration::from_millis(700);
 const CLOSED_LIVES: usize = 2;
 /// Each candidate answers for so long before anything counts.
 const WARM: Duration = Duration::from_millis(200);
+/// The bare loop that shows what the machine allows waits for moments so long.
+const FLOOR: Duration = Duration::from_millis(400);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where things run.
@@ -112,6 +114,9 @@ pub struct Measured {
     pub missing: Vec<(String, String)>,
     /// All blocks, in the order in which they ran.
     pub blocks: Vec<Block>,
+    /// Quantiles 0.5, 0.9, 0.99 and 0.999 of what a bare loop on the generator's CPU was late by, in nanoseconds.
+    #[serde(default)]
+    pub machine_floor: Option<[u64; 4]>,
     /// What went wrong.
     pub notes: Vec<String>,
 }
@@ -150,6 +155,7 @@ pub(crate) fn plan(scenario: &Scenario, address: SocketAddr, pacing: Loop, seed:
 /// One block.
 pub(crate) fn block(generator: &Generator, life: &Life, plan: Plan, idle: bool) -> Result<(Block, Outcome), String> {
     let plan = Plan { tls: life.tls.clone(), ..plan };
+    life.resume();
     let closed = plan.pacing == Loop::Closed;
     let whole = plan.warm_up + plan.duration;
     let ledger = life.ledger();
@@ -168,6 +174,7 @@ pub(crate) fn block(generator: &Generator, life: &Life, plan: Plan, idle: bool) 
     let outcome = outcome.map_err(|error| format!("{}: {error}", life.name))?;
     let usage = life.usage().since(&before);
     let ledger = ledger.and_then(|before| Some(life.ledger()?.since(&before)));
+    life.pause();
     let machine = outcome.machine;
     let own = machine.own_user + machine.own_system;
     let counts = &outcome.total.counts;
@@ -261,6 +268,7 @@ pub fn measure(
         }],
         missing: Vec::new(),
         blocks: Vec::new(),
+        machine_floor: machine_floor(place),
         notes: Vec::new(),
     };
     let peers = choose(scenario, &mut measured, say)?;
@@ -273,6 +281,12 @@ pub fn measure(
     Ok(run.measured)
 }
 
+/// What the machine itself allows: shown beside the generator's lateness.
+fn machine_floor(place: &Place) -> Option<[u64; 4]> {
+    let late = onehop_load::floor::measure(place.generator_cpu, 10_000.0, FLOOR, 1).ok()?;
+    Some([0.5, 0.9, 0.99, 0.999].map(|quantile| late.value_at_quantile(quantile)))
+}
+
 /// The candidates that are installed; the others are noted.
 fn choose(
     scenario: &Scenario,
@@ -283,7 +297,9 @@ fn choose(
     let mut chosen = Vec::new();
     for peer in peers::all() {
         let wanted = scenario.candidates.is_empty() || scenario.candidates.iter().any(|name| name == peer.name());
-        if !wanted || scenario.kind == Kind::Direct || (scenario.certificates_needed() && !peer.speaks_tls()) {
+        let unasked = scenario.candidates.is_empty() && !peer.by_default();
+        if !wanted || unasked || scenario.kind == Kind::Direct || (scenario.certificates_needed() && !peer.speaks_tls())
+        {
             continue;
         }
         match peer.version(layer) {
@@ -363,7 +379,9 @@ impl Run<'_> {
             let mut plan = plan(self.scenario, life.address, Loop::Closed, self.scenario.seed)?;
             plan.tls.clone_from(&life.tls);
             (plan.warm_up, plan.duration) = (Duration::ZERO, WARM);
+            life.resume();
             let warmed = self.generator.run(plan.clone(), &mut |_, _| {});
+            life.pause();
             if let Some(why) = match &warmed {
                 Ok(outcome) if outcome.total.counts.failed() == 0 => None,
                 Ok(outcome) => Some(format!("{} of its answers were wrong", outcome.total.counts.failed())),

@@ -218,6 +218,7 @@ pub fn load(path: &Path) -> Result<Vec<Scenario>, String> {
 pub fn builtin() -> Vec<Scenario> {
     [
         include_str!("../../scenarios/http-small.toml"),
+        include_str!("../../scenarios/low-load.toml"),
         include_str!("../../scenarios/http-medium.toml"),
         include_str!("../../scenarios/http-large.toml"),
         include_str!("../../scenarios/new-connection.toml"),
@@ -235,6 +236,15 @@ pub fn builtin() -> Vec<Scenario> {
     .collect()
 }
 
+/// What runs unless scenarios are named: together with the self-tests within ten minutes.
+const USUAL: [&str; 8] =
+    ["http-small", "low-load", "http-medium", "http-large", "new-connection", "tcp", "mesh-small", "idle"];
+
+/// The scenarios that run unless others are named.
+pub fn usual() -> Vec<Scenario> {
+    builtin().into_iter().filter(|scenario| USUAL.contains(&scenario.name.as_str())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,10 +252,11 @@ mod tests {
     #[test]
     fn those_that_come_along_are_good_and_their_names_differ() {
         let mut names: Vec<String> = builtin().into_iter().map(|scenario| scenario.name).collect();
-        assert_eq!(names.len(), 12);
+        assert_eq!(names.len(), 13);
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), 12);
+        assert_eq!(usual().len(), USUAL.len());
+        assert_eq!(names.len(), 13);
     }
 
     #[test]

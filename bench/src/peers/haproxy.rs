@@ -4,15 +4,33 @@ use std::process::Command;
 
 use super::{Hop, INBOUND_NAME, Launch, Layer, Peer, find, write};
 
-pub(super) struct Haproxy;
+pub(super) struct Haproxy {
+    busy_polling: bool,
+}
+
+pub(super) const SLEEPING: Haproxy = Haproxy { busy_polling: false };
+/// With `busy-polling` it never sleeps.
+pub(super) const POLLING: Haproxy = Haproxy { busy_polling: true };
 
 impl Peer for Haproxy {
     fn name(&self) -> &'static str {
-        "haproxy"
+        if self.busy_polling { "haproxy-poll" } else { "haproxy" }
     }
 
     fn description(&self) -> &'static str {
-        "HAProxy of the distribution, one thread, http-reuse always, splicing of large bodies"
+        if self.busy_polling {
+            "HAProxy as the other, with busy-polling: it never sleeps"
+        } else {
+            "HAProxy of the distribution, one thread, http-reuse always, splicing of large bodies"
+        }
+    }
+
+    fn by_default(&self) -> bool {
+        !self.busy_polling
+    }
+
+    fn never_sleeps(&self) -> bool {
+        self.busy_polling
     }
 
     fn version(&self, _: Layer) -> Result<String, String> {
@@ -32,8 +50,9 @@ impl Peer for Haproxy {
             Layer::Tcp => "mode tcp\n  option splice-auto",
         };
         let (accept, connect) = tls(hop)?;
+        let polling = if self.busy_polling { "  busy-polling\n" } else { "" };
         let config = format!(
-            "global\n  nbthread 1\n  maxconn {maxconn}\ndefaults\n  {mode}\n  retries 0\n  timeout client 600s\n  \
+            "global\n{polling}  nbthread 1\n  maxconn {maxconn}\ndefaults\n  {mode}\n  retries 0\n  timeout client 600s\n  \
              timeout server 600s\n  timeout connect 5s\nfrontend hop\n  bind {listen} backlog 4096{accept}\n  \
              default_backend origin\nbackend origin\n  server origin {upstream} pool-max-conn 4096{connect}\n"
         );

@@ -113,6 +113,14 @@ pub trait Peer: Sync {
     fn speaks_tls(&self) -> bool {
         true
     }
+    /// Whether it is measured where no candidates are named.
+    fn by_default(&self) -> bool {
+        true
+    }
+    /// Whether it takes its CPU also when it has nothing to do: it stands still while others are measured.
+    fn never_sleeps(&self) -> bool {
+        false
+    }
     /// Writes its configuration and says how it is started.
     ///
     /// # Errors
@@ -122,7 +130,15 @@ pub trait Peer: Sync {
 
 /// All of them, the floor first.
 pub fn all() -> Vec<&'static dyn Peer> {
-    vec![&raw::RawRelay, &onehop::SLEEPING, &onehop::POLLING, &nginx::Nginx, &haproxy::Haproxy, &envoy::Envoy]
+    vec![
+        &raw::RawRelay,
+        &onehop::SLEEPING,
+        &onehop::POLLING,
+        &nginx::Nginx,
+        &haproxy::SLEEPING,
+        &haproxy::POLLING,
+        &envoy::Envoy,
+    ]
 }
 
 /// The one of that name.

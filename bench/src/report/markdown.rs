@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::analysis::{Analysis, QUANTILES, Verdict};
+use super::analysis::{Analysis, QUANTILES, Verdict, rival};
 use crate::hop::Measured;
 use crate::hop::scenario::Kind;
 use crate::hop::statistics::Estimate;
@@ -63,6 +63,7 @@ pub fn cost_table(analysis: &Analysis) -> Vec<Vec<String>> {
         "at rest MiB",
         "under load MiB",
         "failed",
+        "not sent",
     ];
     let mut rows: Vec<Vec<String>> = vec![heads.into_iter().map(str::to_owned).collect()];
     let floor = analysis.verdicts.iter().find(|verdict| verdict.name == "raw-relay").and_then(|v| v.cpu_us);
@@ -81,6 +82,7 @@ pub fn cost_table(analysis: &Analysis) -> Vec<Vec<String>> {
             or(verdict.cpu_us.map(|_| format!("{:.1}", verdict.rest_kib / 1024.0))),
             or(verdict.cpu_us.map(|_| format!("{:.1}", verdict.load_kib / 1024.0))),
             verdict.failed.to_string(),
+            verdict.unsent.to_string(),
         ]);
     }
     rows
@@ -116,7 +118,11 @@ pub fn against_table(analysis: &Analysis) -> Vec<Vec<String>> {
             let cell = |estimate: &Estimate| {
                 if estimate.is_significant() { micros(estimate) } else { format!("{} n.s.", micros(estimate)) }
             };
-            rows.push([verdict.name.clone()].into_iter().chain(against.iter().map(cell)).collect());
+            let name = match rival(&verdict.name) {
+                Some("onehop") | None => verdict.name.clone(),
+                Some(polling) => format!("{} ({polling} less it)", verdict.name),
+            };
+            rows.push([name].into_iter().chain(against.iter().map(cell)).collect());
         }
     }
     rows
@@ -200,7 +206,8 @@ fn handshakes(measured: &Measured) -> String {
 
 /// headline.md: the median that each candidate adds and its CPU time, by scenario.
 pub fn headline(results: &[(Measured, Analysis)]) -> String {
-    let names = ["raw-relay", "onehop", "onehop-poll", "nginx", "haproxy", "envoy"];
+    let mut names = vec!["raw-relay", "onehop", "onehop-poll", "nginx", "haproxy", "haproxy-poll", "envoy"];
+    names.retain(|name| results.iter().any(|(measured, _)| measured.candidates.iter().any(|c| c.name == *name)));
     let mut text =
         format!("| added p50 / CPU per request, us | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
     for (measured, analysis) in results {
@@ -221,6 +228,14 @@ pub fn headline(results: &[(Measured, Analysis)]) -> String {
         let _ = writeln!(text, "| {title}{void} | {} |", names.iter().map(cell).collect::<Vec<_>>().join(" | "));
     }
     text
+}
+
+/// What a bare loop on the generator's CPU was late by, as a part of a sentence.
+pub fn machine_floor(measured: &Measured) -> String {
+    let us = |quantiles: [u64; 4]| quantiles.map(|ns| format!("{:.1}", ns as f64 / 1e3)).join(" / ");
+    measured.machine_floor.map_or_else(String::new, |floor| {
+        format!("; a bare loop on its CPU, which is the machine's own floor: {} us", us(floor))
+    })
 }
 
 /// summary.md.
@@ -257,7 +272,8 @@ pub fn summary(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>) ->
         let lateness = analysis.lateness.map(|ns| format!("{:.1}", ns / 1e3)).join(" / ");
         let _ = writeln!(
             text,
-            "Send lateness of the generator at the same quantiles (median of the blocks): {lateness} us.\n"
+            "Send lateness of the generator at the same quantiles (median of the blocks): {lateness} us{}.\n",
+            machine_floor(measured)
         );
     }
     text

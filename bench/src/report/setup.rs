@@ -31,6 +31,12 @@ pub fn machine() -> String {
     format!("{}-{}cpu", short.join("-"), onehop_net::usable_cpus().len())
 }
 
+/// The machine in a few words.
+pub fn machine_in_words() -> String {
+    let kind = if file("/proc/cpuinfo").contains("hypervisor") { " virtual" } else { "" };
+    format!("{}, {}{kind} CPUs", cpu(), onehop_net::usable_cpus().len())
+}
+
 /// The commit that the binaries were built from, as far as the working tree tells.
 pub fn commit() -> String {
     let commit = said("git", &["rev-parse", "--short", "HEAD"]);

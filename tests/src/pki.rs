@@ -62,9 +62,14 @@ fn window(params: &mut CertificateParams, from: i64, until: i64) {
 impl Authority {
     /// A root of that name.
     pub fn new(name: &str) -> Authority {
+        Authority::lasting(name, -60, 600)
+    }
+
+    /// A root that is valid between these minutes from now.
+    pub fn lasting(name: &str, from: i64, until: i64) -> Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-        window(&mut params, -60, 600);
+        window(&mut params, from, until);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, name);
@@ -100,10 +105,15 @@ impl Authority {
 
     /// A list that revokes these serial numbers.
     pub fn revoke(&self, serials: &[u64]) -> String {
+        self.revoke_until(serials, 60)
+    }
+
+    /// A list that is to be renewed so many minutes from now.
+    pub fn revoke_until(&self, serials: &[u64], minutes: i64) -> String {
         let now = OffsetDateTime::now_utc();
         let params = CertificateRevocationListParams {
             this_update: now - Duration::minutes(5),
-            next_update: now + Duration::hours(1),
+            next_update: now + Duration::minutes(minutes),
             crl_number: SerialNumber::from(1u64),
             issuing_distribution_point: None,
             revoked_certs: serials

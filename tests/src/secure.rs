@@ -92,6 +92,39 @@ impl Tls {
         Ok((client, status, body))
     }
 
+    /// The ClientHello that a connection to that name begins with.
+    pub fn hello(&self, name: &str) -> Vec<u8> {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let mut connection = ClientConnection::new(self.0.clone(), name).expect("a client");
+        let mut hello = Vec::new();
+        connection.write_tls(&mut hello).expect("to memory");
+        hello
+    }
+
+    /// Connects and shakes hands, with the hello sent in the pieces that are made of it, a packet each.
+    pub fn connect_in_pieces(
+        &self,
+        address: SocketAddr,
+        name: &str,
+        pieces: impl FnOnce(&[u8]) -> Vec<Vec<u8>>,
+    ) -> Result<TlsClient, String> {
+        let mut socket = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket option");
+        socket.set_nodelay(true).expect("a socket option");
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let mut connection = ClientConnection::new(self.0.clone(), name).map_err(|error| error.to_string())?;
+        let mut hello = Vec::new();
+        connection.write_tls(&mut hello).expect("to memory");
+        for piece in pieces(&hello) {
+            socket.write_all(&piece).map_err(|error| error.to_string())?;
+        }
+        let mut stream = StreamOwned::new(connection, socket);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).map_err(|error| error.to_string())?;
+        }
+        Ok(TlsClient { stream })
+    }
+
     /// Connects and shakes hands.
     pub fn connect(&self, address: SocketAddr, name: &str) -> Result<TlsClient, String> {
         let socket = TcpStream::connect(address).map_err(|error| error.to_string())?;
@@ -131,6 +164,11 @@ impl TlsClient {
         }
         let status = head.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
         Ok((status, String::from_utf8_lossy(&bytes[end..]).into_owned()))
+    }
+
+    /// Sends text.
+    pub fn send(&mut self, text: &str) -> Result<(), String> {
+        self.stream.write_all(text.as_bytes()).map_err(|error| error.to_string())
     }
 
     /// Reads a line with its end.

@@ -57,6 +57,7 @@ fn anything_at_all_is_survived() {
         checks::chunked(&bytes, step);
         checks::proxy_header(&bytes);
         checks::sniffed(&bytes);
+        checks::hello(&bytes);
     });
     assert!(accepted.get() >= 20, "only {} of them were requests: the pieces are badly chosen", accepted.get());
 }

@@ -66,5 +66,6 @@ const PATH_RULE: &[Key] = &[
 pub const SNI: &[Key] = &[
     key("name", Text, "A server name, or a wildcard \"*.example.com\"."),
     key("cluster", Text, "Where its connections go."),
+    key("subset", Map, "Only the cluster's endpoints with these labels."),
     key("split", Tables(TARGET), "Where its connections go, by weight."),
 ];

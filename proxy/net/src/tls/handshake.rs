@@ -20,20 +20,20 @@ use crate::sys::buf::Size;
 const MAX_RECEIVED: usize = 256 * 1024;
 
 /// rustls' two sides, which share no trait.
-trait Side {
+pub(super) trait Side {
     fn step(&mut self, incoming: &mut [u8], out: &mut Vec<u8>) -> Step;
     fn state(&self) -> &CommonState;
     fn finish(self) -> Result<(ExtractedSecrets, Kernel), Error>;
 }
 
 /// What one call of rustls came to.
-struct Step {
+pub(super) struct Step {
     /// Bytes of the input that are done with.
-    discard: usize,
-    next: Result<Next, Error>,
+    pub discard: usize,
+    pub next: Result<Next, Error>,
 }
 
-enum Next {
+pub(super) enum Next {
     /// Call again with what is left.
     Again,
     /// More bytes are needed.
@@ -157,7 +157,7 @@ async fn run(
                 if received + seen > MAX_RECEIVED {
                     return Err(Error::General("the handshake is too long".to_owned()).into());
                 }
-                seen += next_record(stream, seen).await?;
+                seen += next_record(stream, seen, received + seen == 0).await?;
             }
             Err(error) => {
                 // The alert that says why, and no further step: rustls would fail once more.
@@ -174,13 +174,15 @@ async fn run(
     }
 }
 
-/// Waits until a whole record stands behind the first `seen` bytes; returns its length.
-async fn next_record(stream: &mut Stream, seen: usize) -> Result<usize, HandshakeError> {
+/// Waits until a whole record stands behind the first `seen` bytes; returns its length. `first`: nothing has come yet.
+async fn next_record(stream: &mut Stream, seen: usize, first: bool) -> Result<usize, HandshakeError> {
     loop {
         let rest = &stream.buffered()[seen..];
         match record_length(rest) {
             Ok(Some(length)) if length <= rest.len() => return Ok(length),
             Ok(_) => receive(stream).await?,
+            // An upstream that speaks something else from the start.
+            Err(_) if first && !matches!(rest, [20..=24, 3, ..]) => return Err(HandshakeError::NotTls),
             // Whatever it is, rustls answers it with the right alert.
             Err(_) if rest.len() >= 5 => return Ok(rest.len()),
             Err(_) => return Err(HandshakeError::NotTls),

@@ -3,6 +3,8 @@
 
 mod budget;
 mod handshake;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod hostile;
 mod record;
 mod session;
 

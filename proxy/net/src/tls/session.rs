@@ -46,7 +46,7 @@ impl Kernel {
         }
     }
 
-    fn update(&mut self, sending: bool) -> Result<Keys, Error> {
+    pub fn update(&mut self, sending: bool) -> Result<Keys, Error> {
         let secrets = match (self, sending) {
             (Kernel::Client(kernel), true) => kernel.update_tx_secret(),
             (Kernel::Client(kernel), false) => kernel.update_rx_secret(),

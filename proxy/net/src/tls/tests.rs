@@ -255,6 +255,67 @@ fn who_refuses_the_other_says_so_with_an_alert() {
 }
 
 #[test]
+fn what_a_peer_may_not_say_ends_the_connection_and_what_it_may_does_not() {
+    use super::hostile::Hostile;
+    use super::record::{ALERT, DATA, HANDSHAKE};
+    let refused = |version, kind, content: &[u8], kind_of_error, part: &str| {
+        let (accept, connect) = configs(&[version]);
+        let mut peer = Hostile::new(&accept, &connect).expect("shakes hands");
+        peer.say(DATA, b"before").expect("goes through");
+        let error = peer.say(kind, content).expect_err(part);
+        assert!(error.kind() == kind_of_error && error.to_string().contains(part), "{version:?}: {error}");
+        assert_eq!(peer.heard(), b"before");
+    };
+    use std::io::ErrorKind::{ConnectionReset, InvalidData};
+    for version in [&TLS13, &TLS12] {
+        refused(version, ALERT, &[2, 80], ConnectionReset, "InternalError");
+        refused(version, ALERT, &[2], InvalidData, "cannot be read");
+        refused(version, 24, b"heartbeat", InvalidData, "may not come here");
+        refused(version, HANDSHAKE, &[20, 0, 0, 0], InvalidData, "may not come here");
+        refused(version, HANDSHAKE, &[4, 2, 0, 0], InvalidData, "cannot be read");
+    }
+    // A ClientHello in the middle: no renegotiation in TLS 1.3; in TLS 1.2 it is declined, again and again.
+    refused(&TLS13, HANDSHAKE, &[1, 0, 0, 0], InvalidData, "may not come here");
+    let (accept, connect) = configs(&[&TLS12]);
+    let mut peer = Hostile::new(&accept, &connect).expect("shakes hands");
+    assert_eq!(peer.say(HANDSHAKE, &[1, 0, 0, 0]).expect("declined"), 0);
+    peer.say(DATA, b"it goes on").expect("goes through");
+    assert_eq!(peer.heard(), b"it goes on");
+    assert!((0..100).any(|_| peer.say(HANDSHAKE, &[1, 0, 0, 0]).is_err()), "asked for ever");
+    // A warning is none of our business, an end is, and records without data are a matter of patience.
+    let (accept, connect) = configs(&[&TLS13]);
+    let mut peer = Hostile::new(&accept, &connect).expect("shakes hands");
+    peer.say(ALERT, &[1, 90]).expect("the user has cancelled something");
+    peer.say(DATA, b"more").expect("goes through");
+    peer.say(ALERT, &[1, 0]).expect("an end in order");
+    assert!(peer.has_ended() && peer.heard() == b"more");
+    let mut peer = Hostile::new(&accept, &connect).expect("shakes hands");
+    assert!((0..100).any(|_| peer.say(DATA, b"").is_err()), "empty records for ever");
+    // Too long, sealed or not; and a record that nobody has sealed.
+    for bytes in [&[23, 3, 3, 0x41, 1][..], &[21, 3, 3, 0, 2, 2, 40], b"GET / HTTP/1.1\r\n\r\n"] {
+        let mut peer = Hostile::new(&accept, &connect).expect("shakes hands");
+        assert_eq!(peer.take(bytes, Size::Large).expect_err("no record").kind(), InvalidData);
+    }
+}
+
+#[test]
+fn whatever_a_script_says_only_what_was_sealed_is_heard() {
+    // Fuzzing (`proxy/net/fuzz`) goes on from here.
+    let mut state = 7u64;
+    let mut next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u8
+    };
+    for version in [&TLS13, &TLS12] {
+        let (accept, connect) = configs(&[version]);
+        for length in 0..300 {
+            let script: Vec<u8> = (0..length).map(|_| next()).collect();
+            super::hostile::play(&accept, &connect, &script);
+        }
+    }
+}
+
+#[test]
 fn many_handshakes_at_once_all_get_their_turn() {
     on_core(|| async {
         let (accept, connect) = configs(&[&TLS13]);

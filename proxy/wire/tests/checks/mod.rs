@@ -155,6 +155,32 @@ pub fn sniffed(bytes: &[u8]) {
     }
 }
 
+/// A ClientHello, whole or in pieces: more bytes never change what fewer have settled, and in records of any size it says
+/// the same.
+#[allow(dead_code, reason = "each target uses its part of the checks")]
+pub fn hello(bytes: &[u8]) {
+    use onehop_wire::client_hello::{ClientHello, NoHello, parse};
+    let mut settled: Option<Result<ClientHello, NoHello>> = None;
+    for end in 0..=bytes.len() {
+        let now = parse(&bytes[..end]).transpose();
+        assert!(settled.is_none() || now == settled, "{:?}", &bytes[..end]);
+        settled = now;
+    }
+    // As one handshake message, in records of three sizes.
+    let message = [&[1, 0, (bytes.len() >> 8) as u8, bytes.len() as u8], bytes].concat();
+    let records = |size: usize| -> Vec<u8> {
+        let record = |part: &[u8]| [&[22, 3, 1, (part.len() >> 8) as u8, part.len() as u8], part].concat();
+        message.chunks(size).flat_map(record).collect()
+    };
+    let whole = parse(&records(16_000));
+    for size in [1, 7, 100] {
+        assert_eq!(parse(&records(size)), whole, "in records of {size}");
+    }
+    if let Ok(Some(hello)) = whole {
+        assert!(hello.server_name.is_none_or(|name| !name.is_empty() && name.len() <= 255 && name.is_ascii()));
+    }
+}
+
 /// A request by HTTP/2, from any names and values: whatever is accepted is one HTTP/1 head, and nothing more, once it is
 /// encoded for an HTTP/1 upstream.
 #[allow(dead_code, reason = "the fuzz target uses it")]

@@ -74,6 +74,62 @@ fn routes(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A thousand regular expressions, and paths that all of them have to be tried on to their ends.
+fn expressions(criterion: &mut Criterion) {
+    let mut text = "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\nlayer = \"http\"\n".to_owned();
+    for number in 0..1000 {
+        let _ = write!(
+            text,
+            "[[route]]\nname = \"r{number}\"\npath = {{ regex = \"/v[0-9]+/s{number}(/[a-z0-9]+)*/end{number}\" }}\ncluster = \"c\"\n"
+        );
+    }
+    text.push_str("[[cluster]]\nname = \"c\"\nendpoints = [\"10.0.0.1:80\"]\n");
+    let snapshot = compile(text);
+    let table = snapshot.listeners[0].hosts.clone();
+    let mut group = criterion.benchmark_group("1000 expressions");
+    for length in [64usize, 256, 1024, 4096] {
+        let path = format!("/v1/s500{}/end500", "/abc".repeat(length / 4 - 4));
+        group.bench_with_input(BenchmarkId::new("path of bytes:", length), &length, |bencher, _| {
+            let mut scratch = Scratch::default();
+            let facts = Facts {
+                host: b"api.example.com",
+                path: path.as_bytes(),
+                query: b"",
+                method: b"GET",
+                header: &|_| None,
+                source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                sni: None,
+            };
+            assert!(table.find(&facts, &mut scratch).is_some());
+            bencher.iter(|| table.find(black_box(&facts), &mut scratch).is_some());
+        });
+    }
+    group.finish();
+}
+
+/// A rate limit's one atomic word, among many keys.
+fn rates(criterion: &mut Criterion) {
+    let wanted = onehop_plan::model::RateLimit {
+        requests: 1_000_000,
+        per: std::time::Duration::from_secs(1),
+        burst: 1_000_000,
+        by: None,
+        keys: 100_000,
+    };
+    let mut group = criterion.benchmark_group("rate limit");
+    for keys in [1u64, 1_000, 100_000] {
+        let rate = onehop_plan::limit::Rate::new(&wanted);
+        let mut now = 1u64 << 40;
+        group.bench_with_input(BenchmarkId::new("keys:", keys), &keys, |bencher, _| {
+            bencher.iter(|| {
+                now += 1_000;
+                rate.take(&(now.wrapping_mul(0x9e37_79b9_7f4a_7c15) % keys).to_le_bytes(), now).is_ok()
+            });
+        });
+    }
+    group.finish();
+}
+
 fn balancers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("balance");
     for count in [3usize, 100, 10_000] {
@@ -111,5 +167,5 @@ fn snapshots(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, routes, balancers, snapshots);
+criterion_group!(benches, routes, expressions, rates, balancers, snapshots);
 criterion_main!(benches);

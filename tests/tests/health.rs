@@ -172,3 +172,20 @@ fn a_value_stays_with_its_endpoint() {
         }
     }
 }
+
+#[test]
+fn when_every_endpoint_is_out_the_panic_threshold_decides() {
+    for (threshold, status) in [(50, 500), (0, 503)] {
+        let origins = [origin(), origin()];
+        origins.iter().for_each(|sick| sick.is_sick.store(true, Ordering::SeqCst));
+        let health = format!(
+            "panic_threshold = {threshold}\nhealth = {{ http = \"/healthz\", interval = \"50ms\", unhealthy = 1, healthy = 1 }}"
+        );
+        let proxy = start(&origins, &health);
+        eventually("all are out", || origins.iter().all(|sick| state(&proxy, sick).0 == "unhealthy"));
+        // Either health is not looked at, and the endpoints' own answers come through, or nobody is asked.
+        eventually("the threshold decides", || proxy.connect("edge").get("/").status == status);
+        origins.iter().for_each(|sick| sick.is_sick.store(false, Ordering::SeqCst));
+        eventually("they serve again", || proxy.connect("edge").get("/").status == 200);
+    }
+}

@@ -95,6 +95,33 @@ fn each_contradiction_is_placed_and_explained() {
             "",
         ),
         (
+            with("[[route]]\npath = { exact = \"/x\" }\ncluster = \"web\"\nheaders = { a = \"1\", A = \"2\" }\n"),
+            "is asked to be two things at once",
+            "",
+        ),
+        (
+            with("[[route]]\npath = { exact = \"/x\" }\ncluster = \"web\"\nrate_limits = [{ requests = 0 }]\n"),
+            "x.toml:15:15: a rate limit of zero would refuse everything",
+            "respond",
+        ),
+        (
+            with("[[route]]\npath = { exact = \"/x\" }\ncluster = \"web\"\nrate_limits = [{ per = \"1s\" }]\n"),
+            "a rate limit needs a number of requests",
+            "requests = 100",
+        ),
+        (
+            with("[[route]]\npath = { exact = \"/x\" }\ncluster = \"web\"\npriority = \"hihg\"\n"),
+            "priority cannot be \"hihg\"",
+            "did you mean \"high\"?",
+        ),
+        (format!("{GOOD}health = {{ http = \"/\", grpc = \"x\" }}\n"), "by http, by grpc or by tcp", ""),
+        (format!("{GOOD}health = {{ http = \"/\", expect = [\"99\"] }}\n"), "\"99\" is no status", "300-399"),
+        (format!("{GOOD}sticky = {{ ttl = \"1h\" }}\n"), "a sticky cookie needs a name", "cookie = \"srv\""),
+        (format!("{GOOD}sticky = {{ cookie = \"a;b\" }}\n"), "is no cookie's name", ""),
+        (format!("{GOOD}adaptive = {{ min = 9, max = 3 }}\n"), "min is at least 1 and at most max", ""),
+        (format!("{GOOD}limits = {{ endpoint_requests = 0 }}\n"), "a limit of zero would refuse everything", ""),
+        (format!("{GOOD}subset_fallback = \"default\"\n"), "default goes with a default_subset", ""),
+        (
             with("[[listener]]\nname = \"t\"\naddress = \"127.0.0.1:1\"\nlayer = \"tcp\"\n"),
             "a TCP listener needs a cluster",
             "",

@@ -363,6 +363,8 @@ const CORE_COUNTERS: &[CoreCounter] = &[
     ("onehop_core_completions_total", "Operations completed.", 1.0, |block| &block.completions),
     ("onehop_core_polls_total", "Turns of polling the ring.", 1.0, |block| &block.polls),
     ("onehop_core_polling_seconds_total", "Time spent polling instead of sleeping.", 1e-9, |block| &block.polling_ns),
+    ("onehop_core_installs_total", "Configurations taken over.", 1.0, |block| &block.installs),
+    ("onehop_core_install_seconds_total", "Time in taking configurations over.", 1e-9, |block| &block.install_ns),
     ("onehop_core_panics_total", "Connection tasks that panicked.", 1.0, |block| &block.panics),
     ("onehop_core_accept_errors_total", "Failed accepts (descriptors exhausted).", 1.0, |block| &block.accept_errors),
     ("onehop_core_access_records_dropped_total", "Access records lost because the queue was full.", 1.0, |block| {

@@ -156,6 +156,10 @@ pub struct CoreMeters {
     pub pressure: Gauge,
     /// Access records lost because the queue was full.
     pub access_dropped: Counter,
+    /// Configurations taken over.
+    pub installs: Counter,
+    /// Time in that.
+    pub install_ns: Counter,
     /// The generation of the snapshot in force; zero before the first.
     pub snapshot_generation: Gauge,
 }

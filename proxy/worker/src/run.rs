@@ -117,6 +117,7 @@ fn install(
     snapshot: Arc<Snapshot>,
     sockets: Vec<onehop_plan::order::Socket>,
 ) {
+    let begun = clock::now();
     core.set_busy_poll(snapshot.busy_poll);
     // A listener that is gone, or that was bound again elsewhere, stops accepting; its connections go on.
     let rebound = |name: &Arc<str>| sockets.iter().any(|socket| socket.listener == *name);
@@ -131,6 +132,8 @@ fn install(
     if let Err(error) = begin_accepting(shard, accepting, sockets) {
         eprintln!("onehop: core {}: a listening socket could not be registered: {error}", shard.outfit.core);
     }
+    shard.meters().installs.add(1);
+    shard.meters().install_ns.add(clock::now() - begun);
 }
 
 fn list(shard: &Shard, limit: usize) -> Listing {

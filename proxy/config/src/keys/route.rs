@@ -55,7 +55,11 @@ pub const PATH: &[Key] = &[
     key("exact", Text, "All of the path."),
     key("prefix", Text, "Its beginning, on a segment boundary."),
     key("template", Text, "Segments with captures: \"/users/{id}/{*rest}\"."),
-    key("regex", Text, "All of the path, as a regular expression."),
+    key(
+        "regex",
+        Text,
+        "All of the path, as a regular expression. It is tried after exact paths, templates and prefixes, but before the prefix \"/\": a route for all the rest would leave it nothing.",
+    ),
 ];
 
 pub const VALUE: &[Key] = &[

@@ -1,26 +1,47 @@
-//! The power of two choices: of two endpoints chosen at random, the one that costs less. Nearly as even as looking at
-//! all of them, and it does not herd. The cost is the requests in flight for the weight, or the expected latency.
+//! The power of random choices: of a few endpoints chosen at random, the one that costs least. Nearly as even as looking
+//! at all of them, and it does not herd. The cost is the requests in flight for the weight, or the expected latency.
+//!
+//! A core counts only its own requests in flight, so the more cores there are, the less two numbers tell apart: by
+//! requests in flight three endpoints are looked at, by latency, which every core learns for itself, two.
 
 use super::{Choice, random};
 
-pub(super) fn pick(state: &mut random::State, choice: &Choice<'_>, cost: &dyn Fn(usize) -> f64) -> Option<usize> {
-    let count = choice.members.len() as u64;
+/// Endpoints looked at by requests in flight.
+pub(super) const BY_LOAD: usize = 3;
+/// Endpoints looked at by latency.
+pub(super) const BY_LATENCY: usize = 2;
+
+pub(super) fn pick(
+    state: &mut random::State,
+    choice: &Choice<'_>,
+    looks: usize,
+    cost: &dyn Fn(usize) -> f64,
+) -> Option<usize> {
+    let count = choice.members.len();
     if count == 0 {
         return None;
     }
     let random = state.next();
-    let first = (random % count) as usize;
-    let second = ((random >> 32) % count) as usize;
-    let second = if second == first { (second + 1) % count as usize } else { second };
-    let (first, second) = (choice.members[first] as usize, choice.members[second] as usize);
-    match (choice.is_candidate(first), choice.is_candidate(second)) {
-        (true, true) => Some(if cost(second) < cost(first) { second } else { first }),
-        (true, false) => Some(first),
-        (false, true) => Some(second),
-        // Bad luck, or few are left: look at all of them.
-        (false, false) => {
-            let candidates = choice.indices().filter(|index| choice.is_candidate(*index));
-            candidates.min_by(|one, other| cost(*one).total_cmp(&cost(*other)))
+    let mut seen = [usize::MAX; BY_LOAD];
+    let mut best: Option<(usize, f64)> = None;
+    for look in 0..looks.min(count).min(BY_LOAD) {
+        // Twenty bits each; the next one that was not looked at yet instead of one that was.
+        let mut at = ((random >> (20 * look)) as usize % (1 << 20) * count) >> 20;
+        while seen[..look].contains(&at) {
+            at = (at + 1) % count;
+        }
+        seen[look] = at;
+        let index = choice.members[at] as usize;
+        if choice.is_candidate(index) {
+            let cost = cost(index);
+            if best.is_none_or(|(_, least)| cost < least) {
+                best = Some((index, cost));
+            }
         }
     }
+    // Bad luck, or few are left: look at all of them.
+    best.map(|(index, _)| index).or_else(|| {
+        let candidates = choice.indices().filter(|index| choice.is_candidate(*index));
+        candidates.min_by(|one, other| cost(*one).total_cmp(&cost(*other)))
+    })
 }

@@ -112,11 +112,15 @@ impl Balancer {
         for _ in 0..3 {
             let found = match &mut self.picker {
                 Picker::RoundRobin(state) => round_robin::pick(state, &choice),
-                Picker::LeastRequest => least_request::pick(&mut self.random, &choice, &|index| {
-                    f64::from((ask.load)(index) + 1) / f64::from(set.endpoints[index].weight.max(1))
-                }),
+                Picker::LeastRequest => {
+                    least_request::pick(&mut self.random, &choice, least_request::BY_LOAD, &|index| {
+                        f64::from((ask.load)(index) + 1) / f64::from(set.endpoints[index].weight.max(1))
+                    })
+                }
                 Picker::PeakEwma => {
-                    least_request::pick(&mut self.random, &choice, &|index| ewma::cost(&choice, ask, index))
+                    least_request::pick(&mut self.random, &choice, least_request::BY_LATENCY, &|index| {
+                        ewma::cost(&choice, ask, index)
+                    })
                 }
                 Picker::Random => random::pick(&mut self.random, &choice),
                 Picker::Hashed => {

@@ -81,9 +81,7 @@ fn one_slow_endpoint_of_ten_is_hardly_felt() {
         let least = p99(BalanceKind::LeastRequest, &paces, rate, cores);
         let turn = p99(BalanceKind::RoundRobin, &paces, rate, cores);
         assert!(ewma <= 2.0 * healthy, "{cores} cores: peak-ewma {ewma:.1} ms, healthy {healthy:.1} ms");
-        // Each core counts only its own requests in flight: the more cores, the less it knows (4.05 with eight).
-        let bound = if cores == 2 { 4.0 } else { 4.5 };
-        assert!(least <= bound * healthy, "{cores} cores: least-request {least:.1} ms, healthy {healthy:.1} ms");
+        assert!(least <= 4.0 * healthy, "{cores} cores: least-request {least:.1} ms, healthy {healthy:.1} ms");
         // What it is for.
         assert!(turn > 4.0 * healthy, "{cores} cores: round-robin {turn:.1} ms, healthy {healthy:.1} ms");
     }
@@ -102,4 +100,60 @@ fn a_new_endpoint_is_probed_not_flooded() {
         load[balancer.pick(&cluster, &ask).expect("healthy")] += 1;
     }
     assert_eq!(load[2], 1, "{load:?}");
+}
+
+/// Two tiers; the first fails altogether. Each request that meets a failed endpoint is retried once elsewhere until the
+/// endpoint is out: what the second tier gets is hardly more than what arrives.
+#[test]
+fn an_outage_of_a_tier_does_not_multiply_load_on_the_next() {
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::time::Duration;
+
+    use crate::model::ClusterPolicy;
+    use crate::outlier::{Event, Outlier};
+    let outlier = Outlier {
+        consecutive_5xx: Some(5),
+        consecutive_gateway: None,
+        consecutive_connect: None,
+        success_rate: None,
+        latency_factor: None,
+        min_requests: 100,
+        interval: Duration::from_secs(10),
+        base: Duration::from_secs(30),
+        longest: Duration::from_secs(300),
+        max_percent: 100,
+    };
+    for kind in [BalanceKind::LeastRequest, BalanceKind::PeakEwma, BalanceKind::RoundRobin] {
+        for cores in [1, 8] {
+            let policy = ClusterPolicy { outlier: Some(outlier.clone()), ..ClusterPolicy::default() };
+            let place = |index: usize, placement: &mut crate::model::Placement| placement.priority = (index / 5) as u32;
+            let cluster = super::tests::cluster_with(kind, &[1; 10], place, policy);
+            let endpoints = &cluster.endpoints.endpoints;
+            let mut balancers: Vec<Balancer> = (0..cores).map(|core| Balancer::new(kind, core, cores, 3)).collect();
+            let (mut offered, mut second, mut failed) = (0u32, 0u32, 0u32);
+            for request in 0..20_000u64 {
+                let now = 1_000_000_000 + request * 100_000;
+                offered += 1;
+                let mut avoid = Vec::new();
+                for _ in 0..2 {
+                    let ask = Ask { load: &|_| 0, latency: &|_| None, avoid: &avoid, hash: None, now };
+                    let Some(index) = balancers[request as usize % cores].pick(&cluster, &ask) else { break };
+                    if index >= 5 {
+                        second += 1;
+                        break;
+                    }
+                    failed += 1;
+                    if let Some(cause) = endpoints[index].vitals.book(&outlier, Event::GatewayError) {
+                        endpoints[index].vitals.eject(&endpoints[index].health, &outlier, cause, now, 0);
+                    }
+                    avoid.push(index);
+                }
+            }
+            let out = endpoints[..5].iter().filter(|endpoint| endpoint.health.load(Relaxed) != 0).count();
+            assert_eq!(out, 5, "{kind:?}, {cores} cores");
+            assert!(f64::from(second) <= 1.2 * f64::from(offered), "{kind:?}, {cores} cores: {second} of {offered}");
+            // Nobody was asked after the threshold, but for what a core's view of some milliseconds let through.
+            assert!(failed <= 5 * 5 + 5 * cores as u32 * 110, "{kind:?}, {cores} cores: {failed}");
+        }
+    }
 }

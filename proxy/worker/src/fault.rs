@@ -46,6 +46,8 @@ pub struct Fault {
     pub retryable: bool,
     /// The rate that was exceeded.
     pub limited: Option<Limited>,
+    /// The status that was ordered for it; zero: none.
+    pub injected: u16,
 }
 
 /// A rate that a client has exceeded, as the answer tells it (draft-ietf-httpapi-ratelimit-headers-10).
@@ -72,7 +74,7 @@ impl Limited {
 impl Fault {
     /// A failure that must not be retried.
     pub fn new(side: Side, step: Step, reason: Reason) -> Fault {
-        Fault { side, step, reason, reject: None, retryable: false, limited: None }
+        Fault { side, step, reason, reject: None, retryable: false, limited: None, injected: 0 }
     }
 
     /// One that certainly happened before the upstream could act.
@@ -99,12 +101,15 @@ impl Fault {
         if let (Rejected, Some(reject)) = (self.reason, self.reject) {
             return reject.status();
         }
+        if self.injected != 0 {
+            return self.injected;
+        }
         match self.reason {
             NoRoute => 404,
             Misdirected => 421,
             AccessDenied => 403,
             RateLimited => 429,
-            Shed => 503,
+            Shed | FaultInjected => 503,
             TlsFailed | ConnectRefused | ConnectTimeout | ConnectFailed | NoEndpoint if connect_failure_502 => 502,
             TlsFailed | DestinationRefused => 503,
             NoEndpoint | ConnectRefused | ConnectTimeout | ConnectFailed | Overflow | QueueAge | OverCapacity

@@ -22,3 +22,26 @@ pub const RETRY: &[Key] = &[
     key("max_retry_after", Duration, "A Retry-After up to this is waited for, a longer one passed on; 1s without it."),
     key("max_body", Size, "Request bodies up to this are kept to be sent again; 64KiB without it."),
 ];
+
+pub const HEDGE: &[Key] = &[
+    key("after", Duration, "A second try elsewhere after this long; with quantile until enough was observed."),
+    key("quantile", Fraction, "After the time within which this share of the cluster's answers came: 0.95."),
+    key("budget", Number, "Hedges in percent of the requests; 10 without it."),
+];
+
+pub const MIRROR: &[Key] = &[
+    key("cluster", Text, "The cluster that gets the copies; what it answers is thrown away."),
+    key("percent", Fraction, "How many of a hundred requests; all without it."),
+    key("shadow_host", Flag, "The copy's host ends with -shadow."),
+    key("max_in_flight", Number, "Copies under way on each core, more are dropped; 100 without it."),
+    key("max_body", Size, "Requests with longer bodies are not copied; 64KiB without it."),
+];
+
+pub const FAULT: &[Key] = &[
+    key("delay", Duration, "The request waits so long before it goes on."),
+    key("abort", Number, "It is answered with this status."),
+    key("reset", Flag, "Its connection, or HTTP/2 stream, is reset."),
+    key("slow_body", Size, "Its response's body flows at so many bytes a second."),
+    key("percent", Fraction, "How many of a hundred requests that the headers fit; all without it."),
+    key("headers", MapOf(VALUE), "Only requests with these fields, all of them."),
+];

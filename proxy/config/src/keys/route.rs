@@ -1,7 +1,7 @@
 //! Keys of `[[route]]`.
 
 use super::limits::{IN_FLIGHT, PRIORITIES, RATE_LIMIT};
-use super::resilience::RETRY;
+use super::resilience::{FAULT, HEDGE, MIRROR, RETRY};
 use super::{Key, Kind::*, key};
 
 pub const TARGET: &[Key] = &[
@@ -42,6 +42,17 @@ pub const ROUTE: &[Key] = &[
         "From the request's end until the response head is here, over all attempts; \"off\": for ever.",
     ),
     key("retry", Table(RETRY), "When a failed attempt is repeated."),
+    key("hedge", Table(HEDGE), "When a second try is sent beside the first; whichever answers first wins."),
+    key(
+        "mirror",
+        Table(MIRROR),
+        "Copies of requests to another cluster, for which the caller neither waits nor fails.",
+    ),
+    key(
+        "faults",
+        Tables(FAULT),
+        "Disturbs requests on purpose, to test their callers; of each kind the first that fits.",
+    ),
     key("upgrade", Texts, "Protocols that may be upgraded to; [\"websocket\"] without it."),
     key("connect", Flag, "CONNECT is tunnelled to the cluster."),
     key("rate_limits", Tables(RATE_LIMIT), "Requests per time, over all cores; beyond them 429."),

@@ -1,6 +1,6 @@
-//! What a route does about failures: `retry`.
+//! What a route does about failures: `retry`, `hedge`, `mirror`, `faults`.
 
-use onehop_plan::model::{Resilience, Retry, RetryOn};
+use onehop_plan::model::{Disturbance, Hedge, Injection, Mirror, Resilience, Retry, RetryOn};
 
 use super::matching::fields;
 use crate::reader::{File, Table, one_of};
@@ -8,7 +8,13 @@ use crate::reader::{File, Table, one_of};
 pub(super) fn resilience(file: &mut File<'_>, table: &Table<'_, '_>) -> Resilience {
     Resilience {
         retry: table.table(file, "retry").map(|table| retry(file, &table)).unwrap_or_default(),
-        ..Resilience::default()
+        hedge: table.table(file, "hedge").map(|table| Hedge {
+            after: table.duration(file, "after"),
+            quantile: table.fraction(file, "quantile"),
+            budget: table.number(file, "budget").unwrap_or(10),
+        }),
+        mirror: table.table(file, "mirror").and_then(|table| mirror(file, &table)),
+        injections: table.tables(file, "faults").iter().filter_map(|table| injection(file, table)).collect(),
     }
 }
 
@@ -40,4 +46,36 @@ fn retry(file: &mut File<'_>, table: &Table<'_, '_>) -> Retry {
         max_retry_after: table.duration(file, "max_retry_after").unwrap_or(default.max_retry_after),
         max_body: table.size(file, "max_body").unwrap_or(default.max_body),
     }
+}
+
+fn mirror(file: &mut File<'_>, table: &Table<'_, '_>) -> Option<Mirror> {
+    let Some(cluster) = table.text(file, "cluster") else {
+        file.wrong(table.span.clone(), "a mirror needs a cluster", Some("{ cluster = \"shadow\" }".to_owned()));
+        return None;
+    };
+    Some(Mirror {
+        cluster,
+        percent: table.fraction(file, "percent").unwrap_or(100.0),
+        shadow_host: table.flag(file, "shadow_host").unwrap_or(false),
+        max_in_flight: table.number(file, "max_in_flight").unwrap_or(100),
+        max_body: table.size(file, "max_body").unwrap_or(64 * 1024),
+    })
+}
+
+fn injection(file: &mut File<'_>, table: &Table<'_, '_>) -> Option<Injection> {
+    let mut found = Vec::new();
+    found.extend(table.duration(file, "delay").map(Disturbance::Delay));
+    found.extend(table.number(file, "abort").map(Disturbance::Abort));
+    found.extend(table.flag(file, "reset").filter(|on| *on).map(|_| Disturbance::Reset));
+    found.extend(table.size(file, "slow_body").map(Disturbance::SlowBody));
+    let (Some(what), true) = (found.pop(), found.is_empty()) else {
+        let hint = Some("faults = [{ delay = \"100ms\", percent = 5 }, { abort = 503, percent = 1 }]".to_owned());
+        file.wrong(table.span.clone(), "a fault is one of delay, abort, reset and slow_body", hint);
+        return None;
+    };
+    Some(Injection {
+        what,
+        percent: table.fraction(file, "percent").unwrap_or(100.0),
+        headers: fields(file, table, "headers"),
+    })
 }

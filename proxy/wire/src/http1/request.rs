@@ -9,7 +9,7 @@ use super::limits::{Limits, MAX_FIELDS};
 use super::rules::Reject;
 
 /// A parsed request head: offsets into the bytes it was parsed from.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct RequestHead {
     /// The method.
     pub method: Method,

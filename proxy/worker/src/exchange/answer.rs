@@ -1,21 +1,21 @@
 //! Passing an answer on: the response head for the client's version, then both bodies at the same time.
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use onehop_meter::ledger::{Ledger, State, Step as Mark};
 use onehop_meter::names::Reason;
 use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
 use onehop_plan::outlier::Event;
-use onehop_wire::http1::{BodyLength, Edits, encode_response};
+use onehop_wire::http1::{BodyLength, Edits, Limits, ResponseHead, encode_response};
 
 use super::attempt::{Answer, Attempt, Failure};
-use super::body::{Body, Broken};
+use super::body::{Body, Broken, Framing};
 use super::flow::Flow;
 use super::leg::Leg;
 use super::pour::Pour;
-use super::reader::Reader;
+use super::reader::{Next, Reader};
 use super::response::{Response, bad_response, download_fault, server_timing};
 use super::{Outcome, upgrade_allowed};
 use crate::fault::{Fault, Side, Step};
@@ -25,7 +25,55 @@ use crate::http2::{grpc, message};
 use crate::shard::Shard;
 use crate::upstream::{EndpointState, Lease, outlier};
 
+/// Bytes of an answer that nobody gets; a longer one costs its connection.
+const MAX_DRAINED: usize = 1 << 20;
+
 impl Answer {
+    /// The response's head.
+    pub fn head(&self) -> &ResponseHead {
+        &self.response.head
+    }
+
+    /// The bytes that its spans point into.
+    pub fn bytes(&self) -> &[u8] {
+        &self.response.bytes
+    }
+
+    /// Nobody gets it, but its connection is of use: it is read to its end, within bounds.
+    pub async fn drain(mut self, shard: &Shard, limits: Limits, due: Nanos) {
+        let head = &self.response.head;
+        let keeps = head.keep_alive && self.upload.is_done() && head.body != BodyLength::UntilClose;
+        let mut leg = self.lease.conn.leg();
+        leg.consume(self.response.end);
+        leg.arm(due, Ends::Both);
+        let mut reader = match leg.is_http2() {
+            true => Reader::http2(self.response.ends, limits),
+            false => Reader::http1(head.body, limits),
+        };
+        let mut read = 0;
+        let whole = keeps
+            && poll_fn(|cx| {
+                loop {
+                    match ready!(reader.poll_next(cx, &mut leg)) {
+                        Ok(Next::Data { length, .. }) => {
+                            reader.consume(&mut leg, length);
+                            read += length;
+                            if read > MAX_DRAINED {
+                                return Poll::Ready(false);
+                            }
+                        }
+                        other => return Poll::Ready(other.is_ok()),
+                    }
+                }
+            })
+            .await;
+        let clean = self.lease.conn.stream().is_some_and(|stream| stream.buffered().is_empty() && !stream.ended());
+        if whole && clean {
+            self.lease.give_back(clock::now());
+        }
+        shard.give_response(self.response);
+    }
+
     /// Nobody gets it: its connection is kept if all of it is here, else it is closed, or its stream reset.
     pub fn discard(mut self, shard: &Shard, now: Nanos) {
         let length = match self.response.head.body {
@@ -212,8 +260,12 @@ impl Attempt<'_> {
                 true => Reader::http2(response.ends || head.tunnels, limits),
                 false => Reader::http1(head.body, limits),
             };
-            match web {
+            let reader = match web {
                 Some(web) => Translated::response(web, reader),
+                None => reader,
+            };
+            match self.slow {
+                Some(rate) => reader.slowed(rate),
                 None => reader,
             }
         };
@@ -241,8 +293,11 @@ impl Attempt<'_> {
                         None => write(edits),
                     }
                 });
-                Ok(Flow::Wire(match from_http2 {
-                    true => Body::of_frames(reader(), framed.framing, out, limits, None),
+                // Pulled as frames, what came in chunks is chunked anew.
+                let chunked = head.body == BodyLength::Chunked && framed.framing == Framing::Verbatim;
+                let framing = if self.slow.is_some() && chunked { Framing::Chunked } else { framed.framing };
+                Ok(Flow::Wire(match from_http2 || self.slow.is_some() {
+                    true => Body::of_frames(reader(), framing, out, limits, None),
                     false => Body::new(head.body, framed.framing, out, limits, None),
                 }))
             }

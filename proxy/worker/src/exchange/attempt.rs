@@ -14,7 +14,7 @@ use onehop_net::Size;
 use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
 use onehop_plan::Route;
-use onehop_wire::http1::{BodyLength, Edits, Limits, ResponseHead, encode_request};
+use onehop_wire::http1::{BodyLength, Edits, Limits, encode_request};
 
 use super::body::{Body, Broken, Framing};
 use super::changes::Changes;
@@ -67,6 +67,8 @@ pub struct Attempt<'a> {
     pub number: u32,
     /// The endpoint that it went to, by its index in the cluster.
     pub picked: Cell<usize>,
+    /// The response's body is to flow at so many bytes a second.
+    pub slow: Option<u64>,
 }
 
 /// A try that failed before any byte of a final response went to the client.
@@ -101,18 +103,6 @@ pub struct Answer {
     pub(super) replayed: bool,
     /// It answers a gRPC call.
     pub(super) is_call: bool,
-}
-
-impl Answer {
-    /// The response's head.
-    pub fn head(&self) -> &ResponseHead {
-        &self.response.head
-    }
-
-    /// The bytes that its spans point into.
-    pub fn bytes(&self) -> &[u8] {
-        &self.response.bytes
-    }
 }
 
 impl Attempt<'_> {
@@ -179,7 +169,7 @@ impl Attempt<'_> {
         let mut upload = self.begin_upload(client, &mut lease)?;
         let whole = self.is_whole(client, &lease);
         if !self.request.head.expect_continue && !whole {
-            upload.prime(client).map_err(|broken| Failure::new(self.upload_fault(broken, client)))?;
+            upload.prime(client).map_err(|broken| Failure::new(upload_fault(broken, client.timed_out())))?;
         }
         let now = ledger.latest();
         let due = self.due;
@@ -352,7 +342,7 @@ impl Attempt<'_> {
                 match upload.poll(cx, client, &mut upstream) {
                     Poll::Ready(Err(Broken::Sink)) => sink_broken = true,
                     Poll::Ready(Err(broken)) => {
-                        return Poll::Ready(Err(Failure::new(self.upload_fault(broken, client))));
+                        return Poll::Ready(Err(Failure::new(upload_fault(broken, client.timed_out()))));
                     }
                     Poll::Ready(Ok(())) | Poll::Pending => {}
                 }
@@ -485,14 +475,15 @@ impl Attempt<'_> {
         let fault = Fault { retryable: refused && replayable, ..Fault::new(Side::Upstream, Step::Wait, reason) };
         Failure { fault, stale: lease.reused && untouched, replayable }
     }
+}
 
-    fn upload_fault(&self, broken: Broken, client: &Leg<'_>) -> Fault {
-        match broken {
-            Broken::Source if client.timed_out() => Fault::new(Side::Downstream, Step::Request, Reason::BodyTimeout),
-            Broken::Source => Fault::new(Side::Downstream, Step::Request, Reason::ClientLeft),
-            Broken::Framing(reject) => Fault { step: Step::Request, ..Fault::rejected(reject) },
-            Broken::TooLarge => Fault::new(Side::Downstream, Step::Request, Reason::BodyTooLarge),
-            Broken::Sink => Fault::new(Side::Upstream, Step::Request, Reason::UpstreamReset),
-        }
+/// Why a request's body did not come, or could not be sent.
+pub(super) fn upload_fault(broken: Broken, timed_out: bool) -> Fault {
+    match broken {
+        Broken::Source if timed_out => Fault::new(Side::Downstream, Step::Request, Reason::BodyTimeout),
+        Broken::Source => Fault::new(Side::Downstream, Step::Request, Reason::ClientLeft),
+        Broken::Framing(reject) => Fault { step: Step::Request, ..Fault::rejected(reject) },
+        Broken::TooLarge => Fault::new(Side::Downstream, Step::Request, Reason::BodyTooLarge),
+        Broken::Sink => Fault::new(Side::Upstream, Step::Request, Reason::UpstreamReset),
     }
 }

@@ -22,7 +22,7 @@ const CORS_FIELDS: [&[u8]; 3] =
 type Part = Range<u32>;
 
 /// One exchange's changes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Changes {
     bytes: Vec<u8>,
     target: Option<Part>,
@@ -209,6 +209,19 @@ impl Changes {
     /// The host that the upstream gets.
     pub fn host(&self) -> Option<&[u8]> {
         self.host.as_ref().map(|part| self.text(part))
+    }
+
+    /// The host gets `-shadow` at the end of its name: `a.example-shadow:8080`.
+    pub fn shadow(&mut self, authority: &[u8]) {
+        let host = self.host().unwrap_or(authority).to_vec();
+        let port =
+            host.iter().rposition(|byte| *byte == b':').filter(|at| host[*at + 1..].iter().all(u8::is_ascii_digit));
+        let (name, port) = host.split_at(port.unwrap_or(host.len()));
+        let start = self.bytes.len() as u32;
+        for part in [name, b"-shadow", port] {
+            self.bytes.extend_from_slice(part);
+        }
+        self.host = Some(start..self.bytes.len() as u32);
     }
 
     /// Fields added to the request.

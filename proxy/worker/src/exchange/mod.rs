@@ -10,9 +10,12 @@ pub mod changes;
 pub mod choice;
 pub mod deadline;
 pub mod flow;
+mod hedge;
+mod inject;
 mod interim;
 pub mod leg;
 mod local;
+mod mirror;
 mod persist;
 pub mod pour;
 pub mod reader;
@@ -93,6 +96,8 @@ pub struct Outcome {
     pub retry_denied: Option<&'static str>,
     /// What was done to it on purpose.
     pub injected: Option<&'static str>,
+    /// Its response's body is to flow at so many bytes a second.
+    pub slow_body: Option<u64>,
     /// The chosen route.
     pub route: Option<Arc<Route>>,
     /// The cluster of the last attempt.
@@ -150,6 +155,16 @@ pub async fn run_into(
         Box::pin(sending.run(local, client, ledger, outcome)).await;
         shard.give_changes(changes.take());
         return;
+    }
+    if let Some(injections) = route.resilience.as_deref().map(|policy| &policy.injections)
+        && !injections.is_empty()
+    {
+        let disturbed = inject::disturb(shard, request, &route, injections, client, ledger, outcome);
+        if let Err(fault) = Box::pin(disturbed).await {
+            outcome.fault = Some(fault);
+            shard.give_changes(changes.take());
+            return;
+        }
     }
     let Some((reference, cluster)) = choose_for(shard, request, &route) else {
         outcome.fault = Some(Fault::new(Side::Proxy, Step::Route, Reason::NoEndpoint));
@@ -283,6 +298,7 @@ async fn attempts(
             choice,
             number: 0,
             picked: Cell::new(usize::MAX),
+            slow: None,
         };
         let Err(failure) = attempt.run(client, &mut avoid, ledger, outcome).await else {
             return;

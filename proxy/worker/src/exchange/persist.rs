@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use onehop_meter::ResilienceMeters;
 use onehop_meter::ledger::{Ledger, State};
 use onehop_meter::names::{Denied, Reason};
 use onehop_net::Size;
@@ -21,6 +22,7 @@ use super::attempt::{Answer, Attempt, Failure};
 use super::changes::Changes;
 use super::choice::Choice;
 use super::leg::Leg;
+use super::mirror;
 use super::reader::Reader;
 use super::retry_after;
 use super::tape::Tape;
@@ -75,7 +77,24 @@ impl Course<'_> {
     pub async fn run(&self, client: &mut Leg<'_>, ledger: &mut Ledger, outcome: &mut Outcome) {
         let kept = Stops(self.tape(client));
         let tape = kept.0.as_ref();
+        if let Some(mirror) = self.policy.and_then(|policy| policy.mirror.as_ref()) {
+            mirror::send(self, mirror, tape);
+        }
         let repeatable = self.is_repeatable();
+        // A body that two tries may send at the same time is read in before the first.
+        let mut whole = tape.is_none_or(Tape::is_whole);
+        if let Some(tape) = tape
+            && self.hedge(repeatable, true).is_some()
+            && !self.request.head.expect_continue
+        {
+            match self.collect(client, tape).await {
+                Ok(collected) => whole = collected,
+                Err(fault) => {
+                    outcome.fault = Some(fault);
+                    return;
+                }
+            }
+        }
         let wanted = if repeatable { Wanted::Any } else { Wanted::Fresh };
         let mut standing = Standing { begun: ledger.latest(), repeatable, repeated: false, wanted };
         let mut avoid = Vec::new();
@@ -83,8 +102,15 @@ impl Course<'_> {
         let mut place = None;
         loop {
             outcome.attempts += 1;
-            let attempt = self.attempt(&standing, tape, ledger.latest(), outcome.attempts);
-            let asked = attempt.ask(client, &mut avoid, ledger, outcome).await;
+            let attempt = self.attempt(&standing, tape, outcome, ledger.latest(), outcome.attempts);
+            let asked = match self.hedge(repeatable, whole) {
+                None => attempt.ask(client, &mut avoid, ledger, outcome).await,
+                Some(hedge) => {
+                    let second = self.attempt(&standing, tape, outcome, ledger.latest(), outcome.attempts + 1);
+                    let both = (&attempt, &second);
+                    Box::pin(self.hedged(hedge, both, client, &mut avoid, ledger, outcome)).await
+                }
+            };
             let index = attempt.picked.get();
             let wait = match self.judge(&asked, tape, &mut standing, client, outcome) {
                 Ok(wait) => wait,
@@ -146,7 +172,14 @@ impl Course<'_> {
         due.min(self.request.deadline.map_or(Nanos::MAX, |deadline| deadline.at))
     }
 
-    fn attempt<'x>(&'x self, standing: &Standing, tape: Option<&'x Tape>, now: Nanos, number: u32) -> Attempt<'x> {
+    fn attempt<'x>(
+        &'x self,
+        standing: &Standing,
+        tape: Option<&'x Tape>,
+        outcome: &Outcome,
+        now: Nanos,
+        number: u32,
+    ) -> Attempt<'x> {
         let one = self.policy.and_then(|policy| policy.retry.per_try_timeout);
         let patience = [one, self.route.timeout].into_iter().flatten().min();
         Attempt {
@@ -162,6 +195,7 @@ impl Course<'_> {
             choice: self.choice,
             number: if self.policy.is_some() { number } else { 0 },
             picked: Cell::new(usize::MAX),
+            slow: outcome.slow_body,
         }
     }
 
@@ -226,10 +260,24 @@ impl Course<'_> {
         asked.as_ref().is_err_and(|failure| failure.replayable && failure.fault.step == Step::Lease)
     }
 
+    /// Whether an attempt came to what the client may have: an answer that the policy does not name.
+    pub(super) fn is_good(&self, asked: &Asked) -> bool {
+        let field = |name: &str| header(asked, name).map(Cow::Borrowed);
+        let Ok(answer) = asked else { return false };
+        let happened = Happened::Answer { status: answer.head().status, header: &field };
+        let named = |policy: &Resilience| policy.retry.names(&happened, &mut self.shard.routing.borrow_mut().0);
+        !self.policy.is_some_and(named)
+    }
+
+    /// What the route's policy did, on this core.
+    pub(super) fn meters(&self) -> &ResilienceMeters {
+        self.route.meters.core(self.shard.outfit.core).resilience.get()
+    }
+
     fn denied(&self, denied: Option<Denied>, outcome: &mut Outcome) {
         let Some(denied) = denied else { return };
         outcome.retry_denied = Some(denied.as_str());
-        self.route.meters.core(self.shard.outfit.core).resilience.get().denied[denied as usize].add(1);
+        self.meters().denied[denied as usize].add(1);
     }
 
     /// What the last attempt came to is what the client gets.
@@ -306,15 +354,23 @@ pub(super) fn poll_left(cx: &mut Context<'_>, client: &mut Leg<'_>) -> Poll<()> 
     }
 }
 
+/// A client whose end of the connection is closed may only have half-closed it: so long it is worked for all the same.
+pub(super) const HALF_CLOSED_GRACE_NS: u64 = 1_000_000_000;
+
 /// Waits; true as soon as the client has left.
 pub(super) async fn pause(client: &mut Leg<'_>, until: Nanos) -> bool {
     let alarm = Alarm::new();
     alarm.arm(until);
+    let mut ended = false;
     poll_fn(|cx| {
         if poll_left(cx, client).is_ready() {
             return Poll::Ready(true);
         }
-        alarm.poll(cx).map(|()| false)
+        if !ended && client.ended() {
+            ended = true;
+            alarm.arm(until.min(clock::now().saturating_add(HALF_CLOSED_GRACE_NS)));
+        }
+        alarm.poll(cx).map(|()| ended && clock::now() < until)
     })
     .await
 }

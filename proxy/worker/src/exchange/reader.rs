@@ -8,6 +8,7 @@ use onehop_net::Size;
 use onehop_wire::http1::{BodyLength, ChunkedDecoder, Limits, Part};
 
 use super::body::Broken;
+use super::inject::Slow;
 use super::leg::Leg;
 use super::tape::Playback;
 use crate::http2::Incoming;
@@ -41,6 +42,8 @@ enum From {
     Web(Box<Translated>),
     /// A body that is kept as it streams.
     Kept(Box<Playback>),
+    /// A body that is slowed down on purpose.
+    Slow(Box<Slow>),
 }
 
 /// A body on its way in.
@@ -96,6 +99,15 @@ impl Reader {
         Reader { from: From::Kept(Box::new(playback)), limits: Limits::default() }
     }
 
+    /// The same body at so many bytes a second.
+    pub fn slowed(self, rate: u64) -> Reader {
+        if self.is_done() {
+            return self;
+        }
+        let limits = self.limits;
+        Reader { from: From::Slow(Box::new(Slow::new(self, rate))), limits }
+    }
+
     /// Whether nothing is left to come.
     pub fn is_done(&self) -> bool {
         matches!(self.from, From::Nothing)
@@ -112,6 +124,7 @@ impl Reader {
             From::Held(bytes) => bytes,
             From::Web(web) => web.data(leg),
             From::Kept(playback) => playback.data(),
+            From::Slow(slow) => slow.data(leg),
             _ => leg.buffered(),
         }
     }
@@ -121,6 +134,7 @@ impl Reader {
         match &mut self.from {
             From::Held(_) | From::Kept(_) => drop(self.take(leg, count)),
             From::Web(web) => web.consume(leg, count),
+            From::Slow(slow) => slow.consume(leg, count),
             _ => leg.consume(count),
         }
     }
@@ -136,6 +150,7 @@ impl Reader {
                 taken
             }
             (From::Web(web), leg) => web.take(leg, count),
+            (From::Slow(slow), leg) => slow.take(leg, count),
             (From::Kept(playback), _) => playback.take(count),
             (_, Leg::Http2(channel)) => channel.take(count),
             (_, Leg::Nobody) => Bytes::new(),
@@ -153,6 +168,7 @@ impl Reader {
             (From::Nothing, _) => Poll::Ready(Ok(Next::End)),
             (From::Held(bytes), _) => Poll::Ready(Ok(Next::Data { length: bytes.len(), last: true })),
             (From::Web(web), leg) => web.poll_next(cx, leg),
+            (From::Slow(slow), leg) => slow.poll_next(cx, leg),
             (From::Kept(playback), leg) => playback.poll_next(cx, leg),
             (From::Frames, Leg::Http2(channel)) => match ready!(channel.poll_incoming(cx)) {
                 Incoming::Data { last } => {

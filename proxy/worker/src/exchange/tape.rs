@@ -76,6 +76,11 @@ impl Tape {
         state.size > 0 || state.outgrown || !matches!(state.end, End::Open)
     }
 
+    /// Bytes that have come.
+    pub fn size(&self) -> usize {
+        self.0.borrow().size
+    }
+
     /// When the client had sent all of it; zero before.
     pub fn ended_at(&self) -> Nanos {
         self.0.borrow().ended_at

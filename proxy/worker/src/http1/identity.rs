@@ -1,6 +1,7 @@
 //! What identifies one request beyond this hop: a request id and a trace context.
 
 /// What identifies one request beyond this hop.
+#[derive(Clone)]
 pub struct Identity {
     request_id: [u8; 36],
     traceparent: [u8; 55],

@@ -1,6 +1,7 @@
 //! A core's own view of the clusters: balancer, pools and load per endpoint. It survives configuration changes by
 //! identity: the cluster's name, the endpoint's address.
 
+mod budget;
 mod lease;
 mod line;
 mod mux;
@@ -15,12 +16,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use onehop_net::clock::{self, Nanos};
+use onehop_net::clock::Nanos;
 use onehop_plan::BalanceKind;
 use onehop_plan::balance::{Ask, Balancer, Ewma, hash_of};
 use onehop_plan::limit::{Gradient, Line};
 use onehop_plan::model::{Fallback, Labels};
-use onehop_plan::resilience::{Budget, Load};
+use onehop_plan::resilience::{Budget, Quantile};
 use onehop_plan::{Address, Cluster, Endpoint};
 
 pub use lease::{Conn, Lease, Sought, Wanted, lease};
@@ -74,6 +75,12 @@ pub struct ClusterState {
     gradient: RefCell<Option<Gradient>>,
     /// How many retries there may be.
     retries: Cell<Budget>,
+    /// How many hedges.
+    hedges: Cell<Budget>,
+    /// The time within which a share of the answers come, where a route hedges by it.
+    quantile: RefCell<Option<(f64, Box<Quantile>)>>,
+    /// Copies of requests under way.
+    pub mirroring: Cell<u32>,
     core: usize,
     cores: usize,
 }
@@ -103,6 +110,9 @@ impl ClusterState {
             watches: Cell::new(false),
             gradient: RefCell::new(None),
             retries: Cell::default(),
+            hedges: Cell::default(),
+            quantile: RefCell::default(),
+            mirroring: Cell::new(0),
             core,
             cores,
         };
@@ -197,22 +207,9 @@ impl ClusterState {
         full
     }
 
-    /// A place in the retry budget for one more attempt (see [`Budget`]), which the request keeps until it ends; `held`
-    /// is the place that it has already, and `untouched` says that nobody can have acted on it. `None`: there is to be no
-    /// further attempt.
-    pub fn may_retry(self: &Rc<Self>, held: Option<Retrying>, untouched: bool) -> Option<Retrying> {
-        let (percent, begun) = {
-            let cluster = self.cluster.borrow();
-            (cluster.policy.retry_percent, cluster.meters.core(self.core).requests.get())
-        };
-        let load = Load { in_flight: self.active.get(), begun, now: clock::now() };
-        let mut budget = self.retries.get();
-        let taken = budget.take(percent, load, held.is_some(), untouched);
-        self.retries.set(budget);
-        if !taken {
-            return None;
-        }
-        Some(held.unwrap_or_else(|| Retrying { cluster: self.clone() }))
+    /// The core that this is the state of.
+    pub fn core(&self) -> usize {
+        self.core
     }
 
     /// Idle connections of this cluster on this core.
@@ -263,19 +260,6 @@ impl ClusterState {
             balancers.push(Balancer::new(config.balance, self.core, self.cores, seed ^ self.core as u64));
         }
         balancers[at].pick_subset(config, subset, ask)
-    }
-}
-
-/// A retry under way.
-pub struct Retrying {
-    cluster: Rc<ClusterState>,
-}
-
-impl Drop for Retrying {
-    fn drop(&mut self) {
-        let mut budget = self.cluster.retries.get();
-        budget.give_back();
-        self.cluster.retries.set(budget);
     }
 }
 

@@ -50,6 +50,17 @@ pub fn answered(cluster: &ClusterState, endpoint: &EndpointState, latency_ns: u6
     endpoint.endpoint.borrow().meters.core(cluster.core).latency_ns.add(latency_ns);
 }
 
+/// Books that an endpoint was waited for so long in vain, by a try that another one overtook: it is no failure, but it
+/// was not quick.
+pub fn waited(cluster: &ClusterState, index: usize, waited_ns: u64, now: Nanos) {
+    let endpoint = cluster.endpoints.borrow().get(index).cloned();
+    let Some(endpoint) = endpoint.filter(|_| cluster.watches.get()) else { return };
+    endpoint.endpoint.borrow().meters.core(cluster.core).latency_ns.add(waited_ns);
+    if endpoint.latency.get().expected(now).is_none_or(|expected| expected < waited_ns as f64) {
+        observe(&endpoint.latency, waited_ns, now);
+    }
+}
+
 fn observe(latency: &Cell<Ewma>, latency_ns: u64, now: Nanos) {
     let mut value = latency.get();
     value.observe(latency_ns, now);

@@ -132,7 +132,7 @@ fn main() -> ExitCode {
 fn list_peers() {
     for peer in peers::all() {
         println!("{:<12} {}", peer.name(), peer.description());
-        for (layer, name) in [(Layer::Http, "http"), (Layer::Tcp, "tcp")] {
+        for (layer, name) in Layer::ALL {
             match peer.version(layer) {
                 Ok(version) => println!("{:<12}   {name}: {version}", ""),
                 Err(why) => println!("{:<12}   {name}: missing: {why}", ""),

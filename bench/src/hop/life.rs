@@ -6,8 +6,8 @@ use onehop_load::tls::Tls;
 
 use super::ledger::Ledger;
 use super::runner::Place;
-use super::scenario::{Kind, Protocol, Scenario};
-use crate::peers::{self, Hop, Layer, Mutual, Peer};
+use super::scenario::{Kind, Scenario};
+use crate::peers::{self, Hop, Mutual, Peer};
 use crate::process::{self, Process, Usage};
 
 /// One candidate's life: its hops, the first one first.
@@ -77,7 +77,7 @@ pub(crate) fn start(
     label: &str,
 ) -> Result<Life, String> {
     let count = if scenario.kind == Kind::Mesh { 2 } else { 1 };
-    let layer = if scenario.protocol == Protocol::Http { Layer::Http } else { Layer::Tcp };
+    let layer = scenario.protocol.layer();
     let certificates = scenario.certificates_needed().then(peers::certificates).transpose()?;
     let tls = match (&certificates, scenario.session) {
         (Some(certificates), Some(session)) => Some(session.tls(certificates)?),
@@ -93,7 +93,7 @@ pub(crate) fn start(
         // A single hop stands on the accepting side, the generator on the other.
         let outbound = count == 2 && number == 1;
         let mutual = certificates.as_ref().map(|certificates| Mutual { outbound, certificates });
-        let connections = scenario.connections;
+        let connections = scenario.connections * scenario.streams;
         let hop = Hop { listen, upstream: life.address, layer, folder: &folder, connections, mutual };
         let launch = peer.launch(&hop)?;
         let process = process::start(launch.command, place.proxy_cpu, listen, &folder.join("output.log"))?;

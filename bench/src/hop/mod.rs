@@ -2,6 +2,7 @@
 
 pub mod ledger;
 mod life;
+mod protocol;
 pub mod runner;
 pub mod scenario;
 pub mod session;

@@ -7,18 +7,17 @@ use std::time::Duration;
 use onehop_load::generator::{Generator, unix_time};
 use onehop_load::origin::{Behaviour, Origin, Size};
 use onehop_load::outcome::Outcome;
-use onehop_load::plan::{self, Loop, Plan};
+use onehop_load::plan::{Loop, Plan};
 use onehop_load::random::Random;
 use onehop_load::report::hdr;
-use onehop_load::request::{Content, Expect, Mix, Prepared};
+use onehop_load::request::Expect;
 use onehop_load::schedule::Arrivals;
-use onehop_load::target::Target;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
 pub(crate) use super::life::{Life, start};
-use super::scenario::{Kind, Protocol, Rate, Scenario};
-use crate::peers::{self, Layer, Peer};
+use super::scenario::{Kind, Rate, Scenario};
+use crate::peers::{self, Peer};
 use crate::process::Usage;
 
 /// The closed-loop block, which finds what a candidate bears.
@@ -124,21 +123,18 @@ pub struct Measured {
 /// The plan of a block against an address; pacing and times are the caller's.
 pub(crate) fn plan(scenario: &Scenario, address: SocketAddr, pacing: Loop, seed: u64) -> Result<Plan, String> {
     let bytes = scenario.bytes()?;
-    let http = scenario.protocol == Protocol::Http;
-    let url = if http { format!("http://{address}/") } else { format!("tcp://{address}") };
-    let content = Content {
-        close: scenario.new_connections,
-        body: if http { Vec::new() } else { vec![b'x'; bytes] },
-        ..Content::default()
-    };
     let block = scenario.block()?;
     Ok(Plan {
         address,
         tls: None,
-        http2: plan::Http2::default(),
-        protocol: if http { plan::Protocol::Http1 } else { plan::Protocol::Echo },
-        mix: Mix::single(Prepared::new(Target::parse(&url)?, &content)?),
-        expect: Expect { statuses: vec![200], length: http.then_some(bytes as u64), checksum: None },
+        http2: scenario.http2(),
+        protocol: scenario.protocol.spoken(),
+        mix: scenario.mix(address)?,
+        expect: Expect {
+            statuses: vec![200],
+            length: scenario.protocol.is_http().then_some(bytes as u64),
+            checksum: None,
+        },
         pacing,
         connections: scenario.connections,
         new_connections: scenario.new_connections,
@@ -220,8 +216,7 @@ pub(crate) fn generator(
     more: &[Behaviour],
 ) -> Result<(Generator, Vec<SocketAddr>), String> {
     let bytes = scenario.bytes()?;
-    let first =
-        Behaviour { size: Size::Fixed(bytes), echo: scenario.protocol == Protocol::Tcp, ..Behaviour::default() };
+    let first = Behaviour { size: Size::Fixed(bytes), echo: !scenario.protocol.is_http(), ..Behaviour::default() };
     let mut bound = Vec::new();
     for behaviour in std::iter::once(&first).chain(more) {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -293,7 +288,7 @@ fn choose(
     measured: &mut Measured,
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<&'static dyn Peer>, String> {
-    let layer = if scenario.protocol == Protocol::Http { Layer::Http } else { Layer::Tcp };
+    let layer = scenario.protocol.layer();
     let mut chosen = Vec::new();
     for peer in peers::all() {
         let wanted = scenario.candidates.is_empty() || scenario.candidates.iter().any(|name| name == peer.name());

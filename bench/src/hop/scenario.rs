@@ -8,6 +8,7 @@ use onehop_load::schedule::Arrivals;
 use onehop_load::units;
 use serde::{Deserialize, Serialize};
 
+pub use super::protocol::Protocol;
 use super::session::Session;
 
 /// What lies between the generator and the origin.
@@ -20,16 +21,6 @@ pub enum Kind {
     Gateway,
     /// Two hops one behind the other, as two sidecars are.
     Mesh,
-}
-
-/// What is spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// HTTP/1.1, GET.
-    Http,
-    /// Bytes that come back.
-    Tcp,
 }
 
 /// One scenario, as it is written.
@@ -48,6 +39,9 @@ pub struct Scenario {
     pub size: String,
     /// Connections of the generator.
     pub connections: usize,
+    /// Streams at once on each of them, with HTTP/2.
+    #[serde(default = "once")]
+    pub streams: usize,
     /// Requests a second, or a percentage of what the slowest candidate bears (such as "40%"). All candidates get the
     /// same rate.
     pub rate: String,
@@ -130,6 +124,7 @@ impl Scenario {
                 "session: it is for the kind \"gateway\" with http, where the generator shakes hands".to_owned()
             );
         }
+        self.check_protocol()?;
         self.bytes().map_err(|what| format!("size = {what}"))?;
         self.rate().map_err(|what| format!("rate = {what}"))?;
         Arrivals::named(&self.arrivals).map_err(|what| format!("arrivals = {what}"))?;
@@ -161,7 +156,7 @@ impl Scenario {
     /// What is wrong with it.
     pub fn bytes(&self) -> Result<usize, String> {
         match Size::parse(&self.size)? {
-            Size::Fixed(bytes) if bytes > 0 || self.protocol == Protocol::Http => Ok(bytes),
+            Size::Fixed(bytes) if bytes > 0 || self.protocol.is_http() => Ok(bytes),
             _ => Err(format!("\"{}\": a fixed size, so that blocks are alike", self.size)),
         }
     }
@@ -222,6 +217,11 @@ pub fn builtin() -> Vec<Scenario> {
         include_str!("../../scenarios/http-medium.toml"),
         include_str!("../../scenarios/http-large.toml"),
         include_str!("../../scenarios/new-connection.toml"),
+        include_str!("../../scenarios/h2-h2-100.toml"),
+        include_str!("../../scenarios/h2-h2-512.toml"),
+        include_str!("../../scenarios/h2-h1-100.toml"),
+        include_str!("../../scenarios/h2-h1-512.toml"),
+        include_str!("../../scenarios/grpc.toml"),
         include_str!("../../scenarios/tcp.toml"),
         include_str!("../../scenarios/mesh-plain.toml"),
         include_str!("../../scenarios/mesh-small.toml"),
@@ -252,11 +252,11 @@ mod tests {
     #[test]
     fn those_that_come_along_are_good_and_their_names_differ() {
         let mut names: Vec<String> = builtin().into_iter().map(|scenario| scenario.name).collect();
-        assert_eq!(names.len(), 13);
+        assert_eq!(names.len(), 18);
         names.sort();
         names.dedup();
         assert_eq!(usual().len(), USUAL.len());
-        assert_eq!(names.len(), 13);
+        assert_eq!(names.len(), 18);
     }
 
     #[test]
@@ -269,6 +269,9 @@ mod tests {
             ("kind = \"gateway\"", "knid = \"gateway\"", "knid"),
             ("connections = ", "connections = 0 #", "connections"),
             ("kind = \"gateway\"", "kind = \"mesh\"\nsession = \"full\"", "session"),
+            ("connections = ", "streams = 2\nconnections = ", "streams = 2"),
+            ("protocol = \"http\"", "protocol = \"h2-h1\"\nmutual_tls = true", "plain and kept"),
+            ("protocol = \"http\"", "protocol = \"h3\"", "h3"),
             ("name = \"http-small\"", "name = \"../x\"", "lower-case"),
             ("name = \"http-small\"", "name = \"x\"\ncandidates = [\"caddy\"]", "no candidate"),
         ] {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::{Hop, INBOUND_NAME, Launch, Layer, Peer, find, write};
+use super::{Hop, INBOUND_NAME, Launch, Layer, Peer, STREAMS, WINDOW, find, write};
 
 pub(super) struct Envoy;
 
@@ -39,11 +39,23 @@ impl Peer for Envoy {
 
     fn launch(&self, hop: &Hop<'_>) -> Result<Launch, String> {
         let program = program().ok_or("envoy is not installed")?;
+        let http2 = format!(
+            "http2_protocol_options: {{ max_concurrent_streams: {STREAMS}, initial_stream_window_size: {WINDOW} }}"
+        );
+        let downstream = if hop.layer.is_http2() { format!("          {http2}\n") } else { String::new() };
+        let upward = if hop.layer.is_http2_upstream() {
+            format!(
+                "    typed_extension_protocol_options: {{ envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{ \
+                 \"@type\": {TYPES}.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {{ {http2} }} }} }}\n"
+            )
+        } else {
+            String::new()
+        };
         let filter = match hop.layer {
-            Layer::Http => format!(
+            Layer::Http | Layer::Http2ToHttp1 | Layer::Http2 | Layer::Grpc => format!(
                 "      - name: envoy.filters.network.http_connection_manager\n        typed_config:\n          \
                  \"@type\": {TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager\n          \
-                 stat_prefix: hop\n          generate_request_id: false\n          use_remote_address: true\n          \
+                 stat_prefix: hop\n{downstream}          generate_request_id: false\n          use_remote_address: true\n          \
                  route_config: {{ name: all, virtual_hosts: [ {{ name: all, domains: [\"*\"], routes: [ \
                  {{ match: {{ prefix: \"/\" }}, route: {{ cluster: origin }} }} ] }} ] }}\n          http_filters:\n          \
                  - name: envoy.filters.http.router\n            typed_config: {{ \"@type\": \
@@ -63,7 +75,7 @@ impl Peer for Envoy {
              filter_chains:\n    - filters:\n{filter}{accept}  clusters:\n  - name: origin\n    type: STATIC\n    \
              connect_timeout: 5s\n    circuit_breakers: {{ thresholds: [ {{ max_connections: 65536, \
              max_pending_requests: 65536, max_requests: 65536 }} ] }}\n    load_assignment: {{ cluster_name: origin, \
-             endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {} }} }} ] }} ] }}\n{connect}",
+             endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {} }} }} ] }} ] }}\n{upward}{connect}",
             endpoint(hop.listen),
             endpoint(hop.upstream)
         );

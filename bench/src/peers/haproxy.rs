@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{Hop, INBOUND_NAME, Launch, Layer, Peer, find, write};
+use super::{Hop, INBOUND_NAME, Launch, Layer, Peer, STREAMS, WINDOW, find, write};
 
 pub(super) struct Haproxy {
     busy_polling: bool,
@@ -43,16 +43,24 @@ impl Peer for Haproxy {
         let program = find("haproxy").ok_or("haproxy is not installed")?;
         let (listen, upstream, maxconn) = (hop.listen, hop.upstream, hop.connections + 512);
         let mode = match hop.layer {
-            Layer::Http => {
+            Layer::Http | Layer::Http2ToHttp1 | Layer::Http2 | Layer::Grpc => {
                 "mode http\n  timeout http-keep-alive 600s\n  option forwardfor\n  http-reuse always\n  \
                  option splice-auto"
             }
             Layer::Tcp => "mode tcp\n  option splice-auto",
         };
-        let (accept, connect) = tls(hop)?;
+        let (mut accept, mut connect) = tls(hop)?;
+        let mut tuned = String::new();
+        if hop.layer.is_http2() {
+            tuned = format!("  tune.h2.max-concurrent-streams {STREAMS}\n  tune.h2.initial-window-size {WINDOW}\n");
+            accept += " proto h2";
+        }
+        if hop.layer.is_http2_upstream() {
+            connect += " proto h2";
+        }
         let polling = if self.busy_polling { "  busy-polling\n" } else { "" };
         let config = format!(
-            "global\n{polling}  nbthread 1\n  maxconn {maxconn}\ndefaults\n  {mode}\n  retries 0\n  timeout client 600s\n  \
+            "global\n{polling}  nbthread 1\n  maxconn {maxconn}\n{tuned}defaults\n  {mode}\n  retries 0\n  timeout client 600s\n  \
              timeout server 600s\n  timeout connect 5s\nfrontend hop\n  bind {listen} backlog 4096{accept}\n  \
              default_backend origin\nbackend origin\n  server origin {upstream} pool-max-conn 4096{connect}\n"
         );

@@ -1,7 +1,8 @@
 //! The proxies that are compared. A peer is one file here and a line in [`all`]: it says which version is installed,
 //! and how it is started as one hop. The rules are the same for all: one worker on one CPU, connections kept on both
 //! sides without a bound that is reached, no access log, no retry, no compression, X-Forwarded-For where the proxy
-//! offers it, and timeouts that nothing here reaches.
+//! offers it, and timeouts that nothing here reaches. With HTTP/2: 1024 streams at once on a connection and a window of
+//! 64 KiB on each, on both sides; whoever can shares connections to the upstream among streams.
 
 mod envoy;
 mod haproxy;
@@ -18,9 +19,41 @@ use std::process::Command;
 pub enum Layer {
     /// HTTP/1.1 on both sides.
     Http,
+    /// HTTP/2 with clients, HTTP/1.1 with the upstream.
+    Http2ToHttp1,
+    /// HTTP/2 on both sides.
+    Http2,
+    /// The same, for calls of gRPC.
+    Grpc,
     /// Bytes.
     Tcp,
 }
+
+impl Layer {
+    /// All of them, with their names in lists.
+    pub const ALL: [(Layer, &str); 5] = [
+        (Layer::Http, "http"),
+        (Layer::Http2ToHttp1, "h2-h1"),
+        (Layer::Http2, "h2-h2"),
+        (Layer::Grpc, "grpc"),
+        (Layer::Tcp, "tcp"),
+    ];
+
+    /// Whether clients speak HTTP/2: without TLS, by prior knowledge.
+    pub fn is_http2(self) -> bool {
+        matches!(self, Layer::Http2ToHttp1 | Layer::Http2 | Layer::Grpc)
+    }
+
+    /// Whether the upstream is spoken to in HTTP/2.
+    pub fn is_http2_upstream(self) -> bool {
+        matches!(self, Layer::Http2 | Layer::Grpc)
+    }
+}
+
+/// Streams at once on a connection of HTTP/2, on both sides, for all: more than any scenario has on one.
+const STREAMS: usize = 1024;
+/// The window of a stream in bytes, likewise: the default of HTTP/2, nearly.
+const WINDOW: usize = 65_536;
 
 /// One hop to be.
 #[derive(Clone, Debug)]
@@ -33,7 +66,7 @@ pub struct Hop<'a> {
     pub layer: Layer,
     /// A folder of its own, for its configuration, logs and state.
     pub folder: &'a Path,
-    /// Connections that it must bear at once.
+    /// Connections, or streams of all connections, that it must bear at once.
     pub connections: usize,
     /// Mutual TLS on one side: it is one of two sidecars.
     pub mutual: Option<Mutual<'a>>,

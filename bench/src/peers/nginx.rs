@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{Hop, INBOUND_NAME, Launch, Layer, Peer, find, write};
+use super::{Hop, INBOUND_NAME, Launch, Layer, Peer, STREAMS, find, write};
 
 pub(super) struct Nginx;
 
@@ -23,6 +23,9 @@ impl Peer for Nginx {
         if layer == Layer::Tcp && !Path::new(STREAM).is_file() {
             return Err("nginx's stream module is not installed: apt-get install libnginx-mod-stream".to_owned());
         }
+        if layer == Layer::Http2 {
+            return Err("nginx of the distribution speaks HTTP/1.1 to upstreams, except for gRPC".to_owned());
+        }
         super::ask(&program, "-v")
     }
 
@@ -36,15 +39,24 @@ impl Peer for Nginx {
              worker_rlimit_nofile 65536;\nevents {{ worker_connections {connections}; multi_accept on; }}\n"
         );
         let (scheme, accept, connect) = tls(hop);
+        let accept = if hop.layer.is_http2() { http2(&program) } else { accept };
+        let pass = if hop.layer == Layer::Grpc {
+            // Each call has a connection to the upstream of its own, out of the same pool.
+            "grpc_pass grpc://origin; grpc_set_header X-Forwarded-For $remote_addr;".to_owned()
+        } else {
+            format!(
+                "{connect}proxy_pass {scheme}://origin;\n      proxy_http_version 1.1;\n      \
+                 proxy_set_header Connection \"\";\n      proxy_set_header X-Forwarded-For $remote_addr;"
+            )
+        };
         let body = match hop.layer {
-            Layer::Http => format!(
+            Layer::Http | Layer::Http2ToHttp1 | Layer::Http2 | Layer::Grpc => format!(
                 "http {{\n  access_log off;\n  tcp_nodelay on;\n  keepalive_requests 1000000000;\n  \
                  keepalive_timeout 600s;\n  client_body_temp_path {folder}/body;\n  proxy_temp_path {folder}/proxy;\n  \
                  fastcgi_temp_path {folder}/fastcgi;\n  uwsgi_temp_path {folder}/uwsgi;\n  scgi_temp_path {folder}/scgi;\n  \
                  upstream origin {{ server {upstream}; keepalive 4096; keepalive_requests 1000000000; \
                  keepalive_timeout 600s; }}\n  server {{\n    listen {listen}{accept}\n    location / {{\n      \
-                 {connect}proxy_pass {scheme}://origin;\n      proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n      \
-                 proxy_set_header X-Forwarded-For $remote_addr;\n      proxy_buffers 16 32k;\n      \
+                 {pass}\n      proxy_buffers 16 32k;\n      \
                  proxy_buffer_size 32k;\n      proxy_busy_buffers_size 64k;\n      proxy_max_temp_file_size 0;\n    }}\n  }}\n}}\n"
             ),
             Layer::Tcp => format!(
@@ -58,6 +70,16 @@ impl Peer for Nginx {
         command.arg("-p").arg(hop.folder).arg("-c").arg(&path).arg("-e").arg(hop.folder.join("nginx.err"));
         Ok(Launch { command, metrics: None })
     }
+}
+
+/// What stands behind the listening address with HTTP/2, which is a directive of its own from 1.25.1 on.
+fn http2(program: &Path) -> String {
+    let version = super::ask(program, "-v").unwrap_or_default();
+    let mut numbers =
+        version.rsplit('/').next().unwrap_or("").split(['.', ' ']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let (parameter, directive) = if version >= (1, 25, 1) { ("", " http2 on;") } else { (" http2", "") };
+    format!("{parameter} backlog=4096;{directive} http2_max_concurrent_streams {STREAMS};")
 }
 
 /// Scheme of the upstream, what stands behind the listening address, and directives of a TLS upstream.

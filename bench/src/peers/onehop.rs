@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::{Hop, Launch, Layer, Peer, own, write};
+use super::{Hop, Launch, Layer, Peer, STREAMS, WINDOW, own, write};
 use crate::process::free_address;
 
 pub(super) struct Onehop {
@@ -35,8 +35,12 @@ impl Peer for Onehop {
         let program = own("onehop").ok_or("onehop is not built")?;
         let admin = free_address().map_err(|error| error.to_string())?;
         let (listen, upstream, busy_poll) = (hop.listen, hop.upstream, self.busy_poll);
+        let http2 = format!("http2 = {{ max_streams = {STREAMS}, window = \"{}KiB\" }}\n", WINDOW / 1024);
+        let downstream = if hop.layer.is_http2() { http2.as_str() } else { "" };
+        let upward =
+            if hop.layer.is_http2_upstream() { format!("protocol = \"http2\"\n{http2}") } else { String::new() };
         let (layer, route) = match hop.layer {
-            Layer::Http => {
+            Layer::Http | Layer::Http2ToHttp1 | Layer::Http2 | Layer::Grpc => {
                 ("layer = \"http\"\nidle_timeout = \"600s\"", "\n[[route]]\nname = \"all\"\ncluster = \"origin\"\n")
             }
             Layer::Tcp => ("layer = \"tcp\"\ncluster = \"origin\"\ntcp_idle_timeout = \"1h\"", ""),
@@ -44,7 +48,7 @@ impl Peer for Onehop {
         let (identity, accept, connect) = tls(hop);
         let config = format!(
             "[runtime]\nworkers = 1\nadmin = \"{admin}\"\nbusy_poll = \"{busy_poll}\"\n{identity}\n[[listener]]\nname = \"hop\"\n\
-             address = \"{listen}\"\n{layer}\n{accept}{route}\n[[cluster]]\nname = \"origin\"\nendpoints = [\"{upstream}\"]\n{connect}\
+             address = \"{listen}\"\n{layer}\n{downstream}{accept}{route}\n[[cluster]]\nname = \"origin\"\nendpoints = [\"{upstream}\"]\n{upward}{connect}\
              pool = {{ max_idle = 4096, idle_timeout = \"600s\" }}\n\
              limits = {{ connections = 65536, requests = 65536 }}\n"
         );

@@ -126,3 +126,34 @@ fn what_is_wrong_is_said() {
     let output = bench(&["report", text(&into)], None);
     assert!(String::from_utf8_lossy(&output.stderr).contains("holds no results"));
 }
+
+#[test]
+fn http2_and_grpc_are_compared() {
+    if !has_two_cpus() {
+        return;
+    }
+    let into = folder();
+    for (name, protocol) in [("translated", "h2-h1"), ("kept", "h2-h2"), ("called", "grpc")] {
+        let file = scenario(name, "kind = \"gateway\"\nstreams = 3");
+        let text_of = std::fs::read_to_string(&file).expect("written");
+        let text_of = text_of.replace("protocol = \"http\"", &format!("protocol = \"{protocol}\""));
+        std::fs::write(&file, text_of.replace("rounds = 2", "rounds = 1")).expect("writes");
+        let output = bench(&["hop", "--no-self-test", "--scenario", text(&file), "--into", text(&into)], None);
+        assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+        let raw = std::fs::read_to_string(into.join(format!("scenarios/{name}.json"))).expect("raw results");
+        let raw: Value = serde_json::from_str(&raw).expect("JSON");
+        let blocks = raw["blocks"].as_array().expect("blocks");
+        // Whoever is installed answers as it should, in every version that it speaks.
+        for candidate in ["direct", "raw-relay", "onehop", "onehop-poll", "nginx", "haproxy", "envoy"] {
+            let own: Vec<&Value> = blocks.iter().filter(|block| block["candidate"] == candidate).collect();
+            let missing = raw["missing"].as_array().expect("a list").iter().find(|entry| entry[0] == candidate);
+            match missing {
+                Some(entry) => println!("{protocol}: {candidate} was not measured: {}", entry[1]),
+                None => assert_eq!(own.len(), 2, "{protocol}: {candidate}: {}", raw["notes"]),
+            }
+            assert!(own.iter().all(|block| block["failed"] == 0 && block["ok"].as_u64() > Some(0)), "{}", raw["notes"]);
+        }
+        let nginx = raw["missing"].to_string().contains("speaks HTTP/1.1 to upstreams");
+        assert_eq!(nginx, protocol == "h2-h2" && !raw["missing"].to_string().contains("not installed"));
+    }
+}

@@ -9,7 +9,7 @@ use onehop_load::origin::{Behaviour, Origin, Size};
 use onehop_load::outcome::Outcome;
 use onehop_load::plan::{Loop, Plan};
 use onehop_load::random::Random;
-use onehop_load::report::hdr;
+use onehop_load::report::{hdr, text};
 use onehop_load::request::Expect;
 use onehop_load::schedule::Arrivals;
 use serde::{Deserialize, Serialize};
@@ -350,7 +350,10 @@ impl Run<'_> {
                 let seed = self.scenario.seed * 1_000_003 + (restart * 1000 + round) as u64;
                 let plan = plan(self.scenario, lives[at].address, Loop::Open { rate, arrivals }, seed)?;
                 match block(&self.generator, &lives[at], plan, self.scenario.idle) {
-                    Ok((block, _)) => self.measured.blocks.push(Block { restart, round, ..block }),
+                    Ok((block, outcome)) => {
+                        self.note_failures(&block.candidate, &outcome);
+                        self.measured.blocks.push(Block { restart, round, ..block });
+                    }
                     Err(why) => self.note(why),
                 }
             }
@@ -390,7 +393,10 @@ impl Run<'_> {
             }
             plan.duration = CLOSED;
             match block(&self.generator, life, plan, false) {
-                Ok((block, _)) => self.measured.blocks.push(Block { restart, ..block }),
+                Ok((block, outcome)) => {
+                    self.note_failures(&block.candidate, &outcome);
+                    self.measured.blocks.push(Block { restart, ..block });
+                }
                 Err(why) => self.note(why),
             }
         }
@@ -425,6 +431,13 @@ impl Run<'_> {
         let measured = self.measured.blocks.iter().any(|block| block.candidate == name);
         if !measured && !self.measured.missing.iter().any(|(other, _)| other == name) {
             self.measured.missing.push((name.to_owned(), why.to_owned()));
+        }
+    }
+
+    /// Failed requests are counted in their blocks; of which kind they were is said here.
+    fn note_failures(&mut self, name: &str, outcome: &Outcome) {
+        if outcome.total.counts.failed() > 0 {
+            self.note(format!("{name}: {}", text::failures(&outcome.total.counts)));
         }
     }
 

@@ -49,6 +49,13 @@ pub fn kind(plan: &Plan) -> String {
     }
 }
 
+/// Failures by kind; empty where there is none.
+pub fn failures(counts: &Counts) -> String {
+    let ways = Failure::ALL.iter().filter(|failure| counts.failures[**failure as usize] > 0);
+    let ways = ways.map(|failure| format!("{} {}", failure.name(), counts.failures[*failure as usize]));
+    ways.collect::<Vec<_>>().join(", ")
+}
+
 /// What HTTP/2 and gRPC told beside the failures, if anything.
 fn codes(counts: &Counts, seconds: f64) -> String {
     let mut parts = Vec::new();
@@ -96,12 +103,8 @@ pub fn summary(plan: &Plan, outcome: &Outcome) -> String {
         outcome.seconds,
         counts.bytes as f64 / outcome.seconds.max(1e-9) / 1048576.0
     );
-    let ways: Vec<String> = Failure::ALL
-        .iter()
-        .filter(|failure| counts.failures[**failure as usize] > 0)
-        .map(|failure| format!("{} {}", failure.name(), counts.failures[*failure as usize]))
-        .collect();
-    let ways = if ways.is_empty() { String::new() } else { format!(" ({})", ways.join(", ")) };
+    let ways = failures(counts);
+    let ways = if ways.is_empty() { ways } else { format!(" ({ways})") };
     let _ = writeln!(
         text,
         "{} failed{ways}, {} never sent, {} connections made meanwhile",

@@ -215,6 +215,7 @@ fn serve(
             println!("admin http://{admin}");
         }
         println!("ready");
+        onehop_net::release_start_up_code();
     })
     .map_err(|error| format!("the agent cannot be started: {error}"))?;
     log.finish();

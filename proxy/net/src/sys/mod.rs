@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod buf;
+pub mod code;
 pub mod duplex;
 pub mod handoff;
 pub mod listen;

@@ -207,6 +207,16 @@ fn the_gateway_api_s_rules_hold_one_by_one() {
     assert_eq!(takes(vec![one.clone(), headers], "/a"), Some(1));
     assert_eq!(takes(vec![query.clone(), one], "/a"), Some(1));
     assert_eq!(takes(vec![prefix("/a"), query], "/a"), Some(1));
+    // Hostnames: the most specific one that matches is chosen first, whatever the other's path says: a precise name, then
+    // a wildcard by its length, then none. Header names are no matter of case.
+    let on = |host: &str, route: Route| Route { hosts: vec![host.to_owned()], ..route };
+    assert_eq!(takes(vec![exact("/a/b"), on("h", prefix("/a"))], "/a/b"), Some(1));
+    assert_eq!(takes(vec![on("*.h", prefix("/a")), on("H", prefix("/"))], "/a"), Some(1));
+    assert_eq!(takes(vec![prefix("/a"), Route { headers: vec![header("X-ONE")], ..prefix("/a") }], "/a"), Some(1));
+    // An expression is the implementation's to rank: after prefixes, but before the one of all paths.
+    let regex = |path: &str| Route { path: PathMatch::Regex(path.to_owned()), ..Route::default() };
+    assert_eq!(takes(vec![prefix("/"), regex("/a/.*"), prefix("/a/b")], "/a/b/c"), Some(2));
+    assert_eq!(takes(vec![prefix("/"), regex("/a/.*"), prefix("/a/b")], "/a/c"), Some(1));
     // Ties: the first in the list. PathPrefix: on path elements, a trailing slash does not matter.
     assert_eq!(takes(vec![prefix("/a"), prefix("/a/")], "/a"), Some(0));
     assert_eq!(takes(vec![prefix("/abc")], "/abcd"), None);

@@ -34,11 +34,13 @@ impl HashTable {
 
     /// Builds the table that a kind of balancing needs.
     pub fn build<'a>(kind: BalanceKind, endpoints: impl Iterator<Item = &'a Endpoint>) -> Option<HashTable> {
-        let weighted: Vec<(u32, String, f64)> = endpoints
+        let mut weighted: Vec<(u32, String, f64)> = endpoints
             .enumerate()
             .filter(|(_, endpoint)| endpoint.weight > 0)
             .map(|(index, endpoint)| (index as u32, endpoint.address.to_string(), f64::from(endpoint.weight)))
             .collect();
+        // By their keys, as Envoy does, so that every proxy has the same table whatever order it learned them in.
+        weighted.sort_by(|one, other| one.1.cmp(&other.1));
         match kind {
             _ if weighted.is_empty() => None,
             BalanceKind::RingHash => Some(HashTable::Ring(ring(&weighted))),

@@ -1,7 +1,9 @@
 //! gRPC through the gateway: statuses and deadlines by hand, and all kinds of calls by Python's grpcio.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use http::{Request, Response};
 use onehop_tests::http2::{Http2Origin, ask, connect, run};
@@ -94,6 +96,55 @@ fn every_refusal_of_ours_is_a_status() {
         assert_eq!(status("/s/0", 4096).await.as_deref(), Some("8"));
         assert_eq!(status("/s/Denied", 5).await.as_deref(), Some("7"));
     });
+}
+
+#[test]
+fn calls_are_repeated_by_their_status() {
+    // The first answer to each method is its status alone; the second is well.
+    let first = Arc::new(Mutex::new(HashSet::new()));
+    let origin = Http2Origin::start(move |mut incoming| {
+        let first = first.clone();
+        async move {
+            let path = incoming.request.uri().path().to_owned();
+            let Ok((body, _)) = onehop_tests::http2::read(incoming.request.body_mut()).await else { return };
+            let status = path.rsplit('/').next().unwrap_or_default().trim_start_matches("late").to_owned();
+            let mut head = Response::new(());
+            if !first.lock().expect("no panic").insert(path.clone()) {
+                head.headers_mut().insert("x-body", body.len().into());
+                head.headers_mut().insert("grpc-status", 0.into());
+                let _ = incoming.respond.send_response(head, true);
+                return;
+            }
+            let status = http::HeaderValue::from_str(&status).expect("a value");
+            if path.contains("late") {
+                // Something was said already: it is too late for another attempt.
+                let Ok(mut send) = incoming.respond.send_response(head, false) else { return };
+                let _ = send.send_trailers(http::HeaderMap::from_iter([(
+                    http::HeaderName::from_static("grpc-status"),
+                    status,
+                )]));
+            } else {
+                head.headers_mut().insert("grpc-status", status);
+                let _ = incoming.respond.send_response(head, true);
+            }
+        }
+    });
+    let on = "retry = { on = [\"unavailable\", \"cancelled\", \"deadline-exceeded\", \"internal\", \"resource-exhausted\"] }";
+    let proxy = one_worker(&origin.config("", on, "retry_budget = 100"));
+    run(async {
+        let sender = connect(proxy.address("edge")).await;
+        for status in ["14", "1", "4", "13", "8"] {
+            let answer = ask(&sender, call(&format!("/s/{status}"), None), vec![0; 5]).await.expect("answers");
+            assert_eq!((answer.field("grpc-status"), answer.field("x-body")), (Some("0"), Some("5")), "{status}");
+        }
+        for status in ["2", "5", "16"] {
+            let answer = ask(&sender, call(&format!("/s/{status}"), None), vec![0; 5]).await.expect("answers");
+            assert_eq!(answer.field("grpc-status"), Some(status), "not named");
+        }
+        let answer = ask(&sender, call("/s/late14", None), vec![0; 5]).await.expect("answers");
+        assert_eq!(answer.trailers["grpc-status"], "14");
+    });
+    assert_eq!(proxy.metric("onehop_route_retries_total", ""), 5.0);
 }
 
 #[test]

@@ -52,11 +52,11 @@ const FLOODS: usize = 8;
 
 impl Flood {
     /// Frames that may come at once, and for how long one of them counts. nghttp2 allows 1000 resets and then 33 a second;
-    /// the other figures leave room for what busy clients were seen to send.
+    /// here every second stream may be reset besides, as in Envoy: a client with short deadlines gives many up. The other figures leave room for what busy clients were seen to send.
     fn budget(self) -> (u32, u64) {
         const MS: u64 = 1_000_000;
         match self {
-            Flood::Resets => (1000, 30 * MS),
+            Flood::Resets => (500, 30 * MS),
             Flood::Settings => (100, 1000 * MS),
             Flood::Pings => (1000, 10 * MS),
             Flood::Priorities => (1000, 10 * MS),
@@ -81,6 +81,8 @@ pub struct Walker {
     drained_at: [u64; FLOODS],
     /// A frame's head has passed.
     begun: bool,
+    /// Every second stream that is opened makes up for a reset.
+    odd: bool,
 }
 
 /// Length of the client's connection preface (RFC 9113 3.4).
@@ -97,6 +99,7 @@ impl Walker {
             levels: [0; FLOODS],
             drained_at: [0; FLOODS],
             begun: false,
+            odd: false,
         }
     }
 
@@ -143,7 +146,13 @@ impl Walker {
         }
         let flood = match kind {
             0 | 1 if length == 0 && !ends_stream => Flood::EmptyFrames,
-            0 | 1 => return None,
+            1 => {
+                self.odd = !self.odd;
+                let resets = &mut self.levels[Flood::Resets as usize];
+                *resets = resets.saturating_sub(u32::from(self.odd));
+                return None;
+            }
+            0 => return None,
             2 => Flood::Priorities,
             3 => Flood::Resets,
             4 | 6 if flags & 1 == 1 => return None,
@@ -355,10 +364,24 @@ mod tests {
             assert_eq!(walker.walk(&reset, now), None);
         }
         let mut floods = 0;
-        for _ in 0..1001 {
+        for _ in 0..501 {
             floods += usize::from(walker.walk(&reset, now) == Some(Breach::Flood(Flood::Resets)));
         }
         assert!((1..=2).contains(&floods), "{floods}");
+    }
+
+    #[test]
+    fn every_second_stream_may_be_reset() {
+        let (head, reset) = (frame(1, 5, 3), frame(3, 0, 4));
+        let mut busy = Walker::new(false);
+        for _ in 0..10_000 {
+            for frame in [&head, &head, &reset] {
+                assert_eq!(busy.walk(frame, 5), None);
+            }
+        }
+        let mut rapid = Walker::new(false);
+        let floods = (0..1010).filter(|_| rapid.walk(&head, 5).or(rapid.walk(&reset, 5)).is_some());
+        assert!(floods.count() > 0);
     }
 
     #[test]

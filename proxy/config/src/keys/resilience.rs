@@ -8,7 +8,7 @@ pub const RETRY: &[Key] = &[
     key(
         "on",
         Texts,
-        "\"connect-failure\" (nobody acted on it: any method), \"stale-connection\" (an idle connection died at its reuse), \"reset-before-response\", \"gateway-error\" (502, 503, 504 or no answer), \"5xx\". Beyond the first only idempotent methods, or requests with an Idempotency-Key.",
+        "\"connect-failure\" (nobody acted on it: any method), \"stale-connection\" (an idle connection died at its reuse), \"reset-before-response\", \"gateway-error\" (502, 503, 504 or no answer), \"5xx\"; for gRPC calls that were answered with a status alone, whatever the method, \"cancelled\", \"deadline-exceeded\", \"internal\", \"resource-exhausted\", \"unavailable\". Beyond the first only idempotent methods, or requests with an Idempotency-Key.",
     ),
     key("statuses", Numbers, "Upon these statuses too: [409, 429]."),
     key("headers", MapOf(VALUE), "Upon responses with one of these fields: a text, or exact, prefix, regex, present."),

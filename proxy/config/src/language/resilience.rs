@@ -1,6 +1,7 @@
 //! What a route does about failures: `retry`, `hedge`, `mirror`, `faults`.
 
 use onehop_plan::model::{Disturbance, Hedge, Injection, Mirror, Resilience, Retry, RetryOn};
+use onehop_plan::resilience::CALLS;
 
 use super::matching::fields;
 use crate::reader::{File, Table, one_of};
@@ -18,7 +19,18 @@ pub(super) fn resilience(file: &mut File<'_>, table: &Table<'_, '_>) -> Resilien
     }
 }
 
-const CONDITIONS: &[&str] = &["connect-failure", "stale-connection", "reset-before-response", "gateway-error", "5xx"];
+const CONDITIONS: &[&str] = &[
+    "connect-failure",
+    "stale-connection",
+    "reset-before-response",
+    "gateway-error",
+    "5xx",
+    "cancelled",
+    "deadline-exceeded",
+    "resource-exhausted",
+    "internal",
+    "unavailable",
+];
 
 fn retry(file: &mut File<'_>, table: &Table<'_, '_>) -> Retry {
     let default = Retry::default();
@@ -30,7 +42,11 @@ fn retry(file: &mut File<'_>, table: &Table<'_, '_>) -> Retry {
             Some("stale-connection") => on.push(RetryOn::StaleConnection),
             Some("reset-before-response") => on.push(RetryOn::ResetBeforeResponse),
             Some("gateway-error") => on.push(RetryOn::GatewayError),
-            Some(_) => on.push(RetryOn::ServerError),
+            Some("5xx") => on.push(RetryOn::ServerError),
+            Some(other) => {
+                let call = CALLS.iter().find(|(name, _)| *name == other);
+                on.extend(call.map(|(_, status)| RetryOn::Call(*status)));
+            }
             None => {}
         }
     }

@@ -17,6 +17,9 @@ pub enum RetryOn {
     GatewayError,
     /// Any 5xx, or no response at all.
     ServerError,
+    /// A gRPC call that was answered with this status and nothing else. Whoever names it says that such calls may be
+    /// made twice, whatever their method.
+    Call(u8),
 }
 
 /// When and how an attempt is repeated.

@@ -2,6 +2,7 @@
 //! same code. A route that only has the defaults has none of this, and its requests pay a branch.
 
 pub mod budget;
+mod calls;
 mod check;
 mod quantile;
 mod retry;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use budget::{Budget, Load};
+pub use calls::NAMES as CALLS;
 pub(crate) use check::check;
 pub use quantile::Quantile;
 pub use retry::{Happened, Retry, Verdict};

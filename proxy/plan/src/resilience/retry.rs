@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use onehop_meter::names::Denied;
 
+use super::calls::{self, Calls};
 use crate::model::{self, RetryOn};
 use crate::route::{Field, Scratch};
 
@@ -51,6 +52,7 @@ pub struct Retry {
     reset: bool,
     gateway_error: bool,
     server_error: bool,
+    calls: Calls,
     statuses: Vec<u16>,
     headers: Vec<Field>,
     backoff_ns: u64,
@@ -75,6 +77,7 @@ impl Retry {
             reset: on(RetryOn::ResetBeforeResponse),
             gateway_error: on(RetryOn::GatewayError),
             server_error: on(RetryOn::ServerError),
+            calls: Calls::new(&wanted.on),
             statuses,
             headers: Field::headers(&wanted.headers).unwrap_or_default(),
             backoff_ns: nanos(wanted.backoff),
@@ -90,11 +93,20 @@ impl Retry {
             Happened::Reset | Happened::Timeout => self.reset || self.gateway_error || self.server_error,
             Happened::Nonsense => self.gateway_error || self.server_error,
             Happened::Answer { status, header } => {
-                (self.server_error && (500..600).contains(status))
+                self.names_call(happened)
+                    || (self.server_error && (500..600).contains(status))
                     || (self.gateway_error && (502..=504).contains(status))
                     || self.statuses.binary_search(status).is_ok()
                     || self.headers.iter().any(|field| field.test.holds(header(&field.name).as_deref(), scratch))
             }
+        }
+    }
+
+    /// Whether a call ended with one of the named statuses.
+    fn names_call(&self, happened: &Happened<'_>) -> bool {
+        match happened {
+            Happened::Answer { status: 200, header } => self.calls.names(|| header(calls::FIELD)),
+            _ => false,
         }
     }
 
@@ -111,7 +123,7 @@ impl Retry {
         if !self.names(happened, scratch) {
             return Verdict::Pass;
         }
-        if !repeatable && !matches!(happened, Happened::Untouched) {
+        if !repeatable && !matches!(happened, Happened::Untouched) && !self.names_call(happened) {
             return Verdict::Denied(Denied::NotIdempotent);
         }
         if !whole {

@@ -134,7 +134,9 @@ impl Attempt<'_> {
         ledger.enter(State::UpstreamWait, asked);
         let sought = self.choice.sought(self.request);
         let sought = Sought { due: Some(self.due), picked: Some(&self.picked), ..sought };
-        let leased = lease(self.cluster, self.wanted, sought, avoid, asked).await;
+        let Some(leased) = client.or_left(lease(self.cluster, self.wanted, sought, avoid, asked)).await else {
+            return Err(Failure::new(Fault::new(Side::Downstream, Step::Lease, Reason::ClientLeft)));
+        };
         // A pooled connection was not waited for.
         let now = if leased.as_ref().is_ok_and(|lease| lease.reused) { asked } else { clock::now() };
         ledger.enter(State::Hop, now);

@@ -1,6 +1,9 @@
 //! One side of an exchange, whichever version it speaks: where bodies are pulled from and pushed to, and what its
 //! deadline is. An HTTP/1 leg is a stream; an HTTP/2 leg is one stream of a multiplexed connection.
 
+use std::future::{Future, poll_fn};
+use std::task::Poll;
+
 use onehop_net::Stream;
 use onehop_net::clock::Nanos;
 use onehop_net::deadline::Ends;
@@ -84,6 +87,22 @@ impl Leg<'_> {
             Leg::Http2(channel) => channel.failed(),
             Leg::Nobody => false,
         }
+    }
+
+    /// Waits for something, unless the peer gives its stream up meanwhile: thousands of streams that are opened only to be
+    /// reset would else stand in line for connections. Of an HTTP/1 peer that cannot be seen here.
+    pub async fn or_left<T>(&mut self, wait: impl Future<Output = T>) -> Option<T> {
+        let mut wait = std::pin::pin!(wait);
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = wait.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            match self {
+                Leg::Http2(channel) => channel.poll_left(cx).map(|()| None),
+                _ => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// Whether it is a stream of a multiplexed connection.

@@ -191,11 +191,15 @@ impl Life<'_> {
         self.look(cx)
     }
 
-    fn begin(&mut self, request: http::Request<h2::RecvStream>, respond: h2::server::SendResponse<Bytes>) {
+    fn begin(&mut self, request: http::Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
         let served = self.entry.requests.get() + 1;
         self.entry.requests.set(served);
         if served >= self.max_requests {
             self.go();
+        }
+        // Given up in the same breath: nobody waits for it, and a flood of such costs no upstream anything.
+        if respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return;
         }
         self.client.open.set(self.client.open.get() + 1);
         let open = Open(self.client.clone());

@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
@@ -27,6 +28,10 @@ use crate::http2::Channel;
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long an upstream may take nothing of what waits to be sent to it.
 const WRITE_IDLE_NS: u64 = 60_000_000_000;
+/// Streams that clients gave up and that are remembered, so that answers already under way to them are no error.
+const REMEMBERED_RESETS: usize = 4096;
+/// For how long: answers are under way no longer.
+const REMEMBERED_FOR: Duration = Duration::from_secs(1);
 /// Header lists of responses; the limit of the listener applies to each response again.
 const MAX_HEADER_LIST: u32 = 1 << 20;
 
@@ -242,6 +247,11 @@ async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>, made: Made
         .initial_connection_window_size(http2.whole_window())
         .max_header_list_size(MAX_HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .reset_stream_duration(REMEMBERED_FOR)
+        // `h2` counts them over a connection's whole life, and clients that give up cause them: one such client could end
+        // the connection that all others share.
+        .max_local_error_reset_streams(None)
         .initial_max_send_streams(http2.max_streams as usize);
     // It waits for nothing of the upstream's: requests may follow the preface at once (RFC 9113 3.4).
     let shaken = builder.handshake::<_, Bytes>(io).await;

@@ -96,7 +96,7 @@ fn a_losing_stream_is_reset_with_cancel() {
 #[test]
 fn only_safe_requests_are_sent_twice() {
     let (slow, asked, _closes) = stuck();
-    let route = "timeout = \"200ms\"\nhedge = { after = \"1ms\" }";
+    let route = "timeout = \"1s\"\nhedge = { after = \"1ms\" }";
     let proxy = one_core(&config(&[slow.address()], route, ""));
     let ask = |text: &str| {
         let before = asked.load(Ordering::SeqCst);
@@ -121,8 +121,8 @@ fn a_budget_bounds_them() {
     clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 504));
     let hedges = asked.load(Ordering::SeqCst) - 40;
     assert_eq!(hedges as f64, proxy.metric("onehop_route_hedges_total", ""));
-    // A tenth of them, at least three.
-    assert!((1..=4).contains(&hedges), "{hedges}");
+    // A tenth of them, at least three a second; a busy machine takes longer to send them all.
+    assert!((1..=10).contains(&hedges), "{hedges}");
 }
 
 #[test]

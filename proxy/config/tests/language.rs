@@ -135,6 +135,35 @@ fn each_contradiction_is_placed_and_explained() {
 }
 
 #[test]
+fn what_is_said_of_failures_is_checked() {
+    let cases = [
+        ("retry = { on = [\"gateway-errors\"] }", "on cannot be \"gateway-errors\"", "did you mean \"gateway-error\"?"),
+        ("retry = { attempts = 11 }", "more than 10 attempts", "when it hurts most"),
+        ("retry = { statuses = [99] }", "99 is no status", "final response"),
+        ("retry = { backoff = \"2s\" }", "backoff is longer than max_backoff", "max_backoff = \"1s\""),
+        ("retry = { per_try_timeout = \"0s\" }", "per_try_timeout of zero", "fail every attempt"),
+        ("retry = { max_body = \"1GiB\" }", "kept in memory for each request", "at most 16MiB"),
+        ("retry = { headers = { x-y = { regex = \"(\" } } }", "x.toml:8:", "\"x-y\""),
+        ("hedge = {}", "a hedge needs to know when", "quantile = 0.95"),
+        ("hedge = { quantile = 0.1 }", "between 0.5 and 1", "not to be sent twice"),
+        ("hedge = { after = \"1ms\", budget = 90 }", "a budget above 50 percent", "most requests twice"),
+        ("mirror = { percent = 10 }", "a mirror needs a cluster", "{ cluster = \"shadow\" }"),
+        ("mirror = { cluster = \"web\" }", "the mirror is a cluster that the route sends to", "every request twice"),
+        ("mirror = { cluster = \"wep\" }", "there is no cluster \"wep\"", "did you mean \"web\"?"),
+        ("mirror = { cluster = \"web\", percent = 101 }", "a percentage is between 0 and 100", "x.toml:8:"),
+        ("faults = [{ percent = 1 }]", "a fault is one of delay, abort, reset and slow_body", "abort = 503"),
+        ("faults = [{ delay = \"1s\", abort = 500 }]", "a fault is one of", "delay"),
+        ("faults = [{ abort = 99 }]", "abort = 99 is no status", "final response"),
+        ("faults = [{ reset = true, percent = 1000 }]", "a percentage is between 0 and 100", "x.toml:8:"),
+    ];
+    for (line, message, hint) in cases {
+        let text = GOOD.replacen("cluster = \"web\"\n", &format!("cluster = \"web\"\n{line}\n"), 1);
+        let told = errors(&text);
+        assert!(told.contains(message) && told.contains(hint), "{line} is told:\n{told}");
+    }
+}
+
+#[test]
 fn the_schema_names_every_table() {
     let schema = schema();
     for table in ["runtime", "access_log", "listener", "route", "cluster"] {

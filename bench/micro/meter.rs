@@ -1,7 +1,7 @@
 //! What watching costs: the ledger's stamps, histograms, scrapes; and the pooled buffers beside the allocator.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use onehop_meter::ledger::{Ledger, State, Step};
@@ -71,5 +71,9 @@ fn buffers(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, ledger, scrape, buffers);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_millis(1200));
+    targets = ledger, scrape, buffers
+}
 criterion_main!(benches);

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use onehop_meter::Registry;
@@ -133,21 +134,39 @@ fn rates(criterion: &mut Criterion) {
 fn balancers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("balance");
     for count in [3usize, 100, 10_000] {
-        let snapshot = compile(config(1, count));
-        let cluster = snapshot.clusters[0].clone();
         let kinds = [
             ("round-robin", BalanceKind::RoundRobin),
             ("least-request", BalanceKind::LeastRequest),
+            ("peak-ewma", BalanceKind::PeakEwma),
             ("random", BalanceKind::Random),
+            ("ring-hash", BalanceKind::RingHash),
+            ("maglev", BalanceKind::Maglev),
         ];
         for (name, kind) in kinds {
+            let by_value = matches!(kind, BalanceKind::RingHash | BalanceKind::Maglev);
+            let hashed = if by_value { "hash_on = { header = \"x-user\" }\n" } else { "" };
+            let snapshot = compile(config(1, count) + &format!("balance = \"{name}\"\n{hashed}"));
+            let cluster = snapshot.clusters[0].clone();
             let mut balancer = Balancer::new(kind, 0, 1, 7);
             group.bench_with_input(BenchmarkId::new(name, count), &count, |bencher, _| {
                 let load = |index: usize| index as u32 & 3;
-                let ask = Ask { load: &load, latency: &|_| None, avoid: &[], hash: None, now: 1 };
-                bencher.iter(|| balancer.pick(black_box(&cluster), &ask));
+                let latency = |index: usize| Some(1e6 + (index & 7) as f64 * 1e5);
+                let mut hash = 1u64;
+                bencher.iter(|| {
+                    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17);
+                    let hash = by_value.then_some(hash);
+                    let ask = Ask { load: &load, latency: &latency, avoid: &[], hash, now: 1 };
+                    balancer.pick(black_box(&cluster), &ask)
+                });
             });
         }
+        group.bench_with_input(BenchmarkId::new("index modulo (yardstick)", count), &count, |bencher, _| {
+            let mut at = 0usize;
+            bencher.iter(|| {
+                at = at.wrapping_add(7919);
+                black_box(at) % black_box(count)
+            });
+        });
     }
     group.finish();
 }
@@ -167,5 +186,9 @@ fn snapshots(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, routes, expressions, rates, balancers, snapshots);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_millis(1200));
+    targets = routes, expressions, rates, balancers, snapshots
+}
 criterion_main!(benches);

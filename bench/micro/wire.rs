@@ -1,6 +1,7 @@
 //! Heads and chunks: parsing in place, rewriting, framing, beside httparse alone and plain copying.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use onehop_wire::http1::{ChunkedDecoder, Edits, HeadScanner, Limits, RequestHead, encode_request, hop_by_hop};
@@ -74,5 +75,9 @@ fn chunks(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, head, chunks);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_millis(1200));
+    targets = head, chunks
+}
 criterion_main!(benches);

@@ -99,3 +99,19 @@ pub fn table(place: &Place) -> Result<(String, bool), String> {
     let _ = write!(text, "\nThe target is {}.", if met { "met" } else { "missed" });
     Ok((text, met))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_cannot_is_no_excuse_for_the_target() {
+        let late = |ours, floor| Lateness { rate: 1.0, ours, floor };
+        let good = late([500, 1_000, 19_000, 90_000], [20, 40, 60, 80]);
+        assert!(good.is_met() && good.is_well());
+        let machine = late([500, 1_000, 28_000, 90_000], [20, 40, 15_000, 80_000]);
+        assert!(!machine.is_met() && machine.is_well());
+        let own = late([500, 1_000, 28_000, 90_000], [20, 40, 5_000, 80_000]);
+        assert!(!own.is_met() && !own.is_well());
+    }
+}

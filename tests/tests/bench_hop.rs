@@ -81,6 +81,41 @@ fn a_comparison_is_written_and_scenarios_are_merged() {
     }
     let again = bench(&["report", text(&into)], None);
     assert!(String::from_utf8_lossy(&again.stdout).contains("A test"));
+    runs_are_compared(&raw);
+    let readme = folder().join("README.md");
+    std::fs::write(&readme, "# A\n<!-- headline -->\nold\n<!-- /headline -->\nrest\n").expect("writes");
+    let output = bench(&["headline", text(&into), "--readme", text(&readme)], None);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let new = std::fs::read_to_string(&readme).expect("a README");
+    assert!(new.contains("| A test") && new.ends_with("rest\n") && !new.contains("old"), "{new}");
+}
+
+/// A run agrees with itself; where a candidate takes ten times the CPU it does not.
+fn runs_are_compared(raw: &Value) {
+    let other = folder();
+    std::fs::create_dir_all(other.join("scenarios")).expect("a folder");
+    let mut raw = raw.clone();
+    for block in raw["blocks"].as_array_mut().expect("blocks") {
+        let cpu = block["usage"]["cpu_ns"].as_u64().expect("a number");
+        block["usage"]["cpu_ns"] = Value::from(cpu * 10);
+        // A busy machine would make both runs void.
+        (block["foreign"], block["stolen"]) = (Value::from(0.0), Value::from(0.0));
+        block["lateness"] = serde_json::json!([0, 0, 0, 0]);
+    }
+    std::fs::write(other.join("scenarios/one-hop.json"), raw.to_string()).expect("writes");
+    let quiet = folder();
+    std::fs::create_dir_all(quiet.join("scenarios")).expect("a folder");
+    for block in raw["blocks"].as_array_mut().expect("blocks") {
+        let cpu = block["usage"]["cpu_ns"].as_u64().expect("a number");
+        block["usage"]["cpu_ns"] = Value::from(cpu / 10);
+    }
+    std::fs::write(quiet.join("scenarios/one-hop.json"), raw.to_string()).expect("writes");
+    let output = bench(&["agree", text(&quiet), text(&quiet)], None);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("say the same"), "{said}");
+    let output = bench(&["agree", text(&quiet), text(&other)], None);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.code() == Some(3) && said.contains("do NOT say the same"), "{said}");
 }
 
 #[test]

@@ -60,8 +60,7 @@ async fn accept(socket: std::os::fd::OwnedFd, to: Address) -> std::io::Result<()
 }
 
 async fn pass(client: std::os::fd::OwnedFd, to: &Address) -> std::io::Result<()> {
-    let mut downstream = Stream::new(client)?;
-    downstream.set_nodelay();
+    let mut downstream = Stream::accepted(client)?;
     let mut upstream = Stream::connect(to, clock::after(clock::now(), Duration::from_secs(5))).await?;
     relay::relay(&mut downstream, &mut upstream, Duration::from_secs(3600)).await;
     Ok(())

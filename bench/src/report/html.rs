@@ -27,6 +27,12 @@ fn table(rows: &[Vec<String>]) -> String {
     html + "</table></div>"
 }
 
+/// The cells of a Markdown table in a text.
+fn cells(text: &str) -> Vec<Vec<String>> {
+    let rows = text.lines().filter(|line| line.starts_with('|') && !line.starts_with("|---"));
+    rows.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
 /// Latency by percentile of every candidate, of the rounds that count.
 fn percentiles(measured: &Measured) -> String {
     let mut series = Vec::new();
@@ -122,16 +128,31 @@ pub fn report(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>, set
                     significant. CPU time is that of all the candidate's threads, in the same blocks as the \
                     latency.</p>"
         .to_owned();
+    body += "<h2 id=\"headline\">At a glance</h2><p>Median latency that each adds, and its CPU time per request.</p>";
+    body += &table(&cells(&markdown::headline(results)));
+    let links = results.iter().map(|(measured, _)| {
+        format!("<a href=\"#{0}\">{1}</a>", measured.scenario.name, escape(&measured.scenario.title))
+    });
+    let _ = write!(body, "<p>{}</p>", links.collect::<Vec<_>>().join(" &middot; "));
+    for part in super::sides::sides(results).split("## ").skip(1) {
+        let (title, rest) = part.split_once('\n').unwrap_or((part, ""));
+        let text: String = rest.lines().filter(|line| !line.starts_with('|')).collect::<Vec<_>>().join(" ");
+        let _ = write!(body, "<h2>{}</h2><p>{}</p>{}", escape(title), escape(&text), table(&cells(rest)));
+    }
     body += "<h2>Self-tests of the instrument</h2>";
     body += &match selftest {
-        Some(selftest) => table(&selftest.rows()).replacen("<table>", "<table class=\"wrap\">", 1),
+        Some(selftest) => table(&selftest.rows())
+            .replacen("<table>", "<table class=\"wrap\">", 1)
+            .replace("<td>FAILED</td>", "<td><strong style=\"color:#b00020\">FAILED</strong></td>"),
         None => "<p class=\"note bad\">They have not been run into this folder.</p>".to_owned(),
     };
     for (measured, analysis) in results {
         let scenario = &measured.scenario;
         let _ = write!(
             body,
-            "<h2>{}</h2><p>{:.0} requests a second, {} connections, {} rounds in {} lives of the processes.</p>",
+            "<h2 id=\"{}\">{}</h2><p>{:.0} requests a second, {} connections, {} rounds in {} lives of the \
+             processes.</p>",
+            scenario.name,
             escape(&scenario.title),
             measured.rate,
             scenario.connections,
@@ -168,6 +189,7 @@ pub fn report(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>, set
         body += &table(&markdown::cost_table(analysis));
         body += &table(&markdown::against_table(analysis));
         body += &table(&markdown::ledger_table(analysis));
+        let _ = write!(body, "<p>{}</p>", escape(&markdown::lateness(measured, analysis)));
     }
     let _ = write!(body, "<h2>Setup</h2><pre style=\"white-space:pre-wrap\">{}</pre>", escape(setup));
     page("What the hop costs", &body)

@@ -130,8 +130,7 @@ async fn accept(socket: OwnedFd, served: Rc<behaviour::Served>) -> io::Result<()
 }
 
 async fn connection(client: OwnedFd, served: Rc<behaviour::Served>) -> io::Result<()> {
-    let mut stream = Stream::new(client)?;
-    stream.set_nodelay();
+    let mut stream = Stream::accepted(client)?;
     if served.behaviour.echo {
         return echo::serve(&mut stream).await;
     }

@@ -230,9 +230,9 @@ pub fn trim(value: f64) -> String {
 
 /// Style of every page: light and dark as the reader's system is.
 pub const STYLE: &str = "<style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;\
-max-width:62rem;padding:0 1rem}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}table{border-collapse:collapse;\
+max-width:68rem;padding:0 1rem}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}table{border-collapse:collapse;\
 font-variant-numeric:tabular-nums;margin:.6rem 0}th,td{padding:.22rem .7rem;text-align:right;border-bottom:1px solid \
-color-mix(in srgb,currentColor 15%,transparent)}th:first-child,td:first-child{text-align:left}td{white-space:nowrap}.wrap td{white-space:normal}th{font-weight:600}\
+color-mix(in srgb,currentColor 15%,transparent)}th:first-child,td:first-child{text-align:left}td{white-space:nowrap}.wrap td,.wrap th{white-space:normal;text-align:left}th{font-weight:600}\
 svg{width:100%;height:auto;margin:.4rem 0}.note{border-left:4px solid #e69f00;padding:.2rem .8rem;margin:.5rem 0}\
 .bad{border-left-color:#d55e00}small,.dim{opacity:.72}code{font-size:.9em;overflow-wrap:anywhere}\
 div.scroll{overflow-x:auto}</style>";

@@ -16,6 +16,8 @@ use serde_json::json;
 
 /// How often the queues are emptied.
 const EVERY: Duration = Duration::from_millis(20);
+/// How often they are looked at where nothing is to be written: a core shares its CPU with this thread.
+const SELDOM: Duration = Duration::from_secs(1);
 /// How often a failure is told.
 const TELL: Duration = Duration::from_secs(10);
 
@@ -52,11 +54,19 @@ impl Log {
     pub fn open(&self, wanted: Option<AccessLog>) {
         *self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
         self.shared.changed.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
     }
 
     /// Writes what is left and ends.
     pub fn finish(mut self) {
         self.shared.stop.store(true, Ordering::Release);
+        self.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -142,7 +152,7 @@ fn run(shared: &Shared, queues: &Queues, registry: &Registry) {
             if stopping {
                 return;
             }
-            std::thread::sleep(EVERY);
+            std::thread::park_timeout(if matches!(writer.sink, Sink::Nowhere) { SELDOM } else { EVERY });
         } else {
             writer.write(&batch, registry);
             batch.clear();

@@ -64,6 +64,11 @@ pub(crate) fn ring_fd() -> Option<RawFd> {
     STATE.with(|state| state.ring.get())
 }
 
+/// Wakes the polling task at the next completion, whatever it waits for.
+pub(crate) fn look_at_polling() {
+    STATE.with(|state| state.poller_at.set(0));
+}
+
 /// Counts one completed operation and wakes the polling task if it sleeps.
 #[inline]
 pub(crate) fn completed() {

@@ -68,6 +68,7 @@ impl Core {
     /// Changes the polling budget from now on.
     pub fn set_busy_poll(&self, busy_poll: Duration) {
         self.budget_ns.set(ring::budget(busy_poll));
+        crate::core::look_at_polling();
     }
 }
 

@@ -78,7 +78,18 @@ impl Stream {
     /// # Errors
     /// When the engine cannot register the descriptor.
     pub fn new(fd: OwnedFd) -> io::Result<Stream> {
-        let duplex = Duplex::new(fd)?;
+        Stream::over(Duplex::new(fd)?)
+    }
+
+    /// Takes a socket that this core's [`crate::listener::Listener`] accepted: its options are as they should be.
+    ///
+    /// # Errors
+    /// As [`Stream::new`].
+    pub fn accepted(fd: OwnedFd) -> io::Result<Stream> {
+        Stream::over(Duplex::accepted(fd)?)
+    }
+
+    fn over(duplex: Duplex) -> io::Result<Stream> {
         let fd = duplex.raw_fd();
         let slot = Rc::new(RefCell::new(Slot::Idle));
         let pump = pump(duplex.clone(), slot.clone());
@@ -365,11 +376,6 @@ impl Stream {
     pub fn reset_on_close(&self) {
         self.resets.set(true);
         socket::reset_on_close(self.fd);
-    }
-
-    /// Small writes leave at once.
-    pub fn set_nodelay(&self) {
-        socket::set_nodelay(self.fd);
     }
 
     /// This stream's deadline.

@@ -72,12 +72,9 @@ pub async fn guard(mut task: Pin<Box<impl Future<Output = ()>>>) -> Result<(), B
 fn serve(shard: Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Peer) -> impl Future<Output = ()> {
     let mut origin = Origin { peer, tls: false, destination: None, secure: None };
     async move {
-        let Ok(mut stream) = Stream::new(fd) else {
+        let Ok(mut stream) = Stream::accepted(fd) else {
             return;
         };
-        if matches!(origin.peer, Peer::Tcp(_)) {
-            stream.set_nodelay();
-        }
         let mut listener = listener;
         if listener.capture {
             match captured(&shard, &stream, &listener) {

@@ -12,6 +12,7 @@ pub mod fault;
 mod http1;
 mod http2;
 mod l4;
+pub mod measured;
 mod pressure;
 mod run;
 mod secure;

@@ -21,6 +21,11 @@ impl Duplex {
     pub fn new(fd: OwnedFd) -> io::Result<Duplex> {
         let nonblocking = crate::core::is_epoll();
         socket::set_nonblocking(fd.as_raw_fd(), nonblocking)?;
+        Duplex::accepted(fd)
+    }
+
+    /// Of a socket that was accepted on this core, in the mode that its engine wants.
+    pub fn accepted(fd: OwnedFd) -> io::Result<Duplex> {
         Ok(Duplex { inner: Rc::new(UnsafeCell::new(socket::adopt(fd)?)) })
     }
 

@@ -132,6 +132,9 @@ const BUSY_GAP_NS: u64 = 16_000;
 /// After a spell that ended because the core is busy, so many completions pass before the next one.
 const BUSY_REST: u64 = 512;
 
+/// Where polling is off, it is looked at so seldom; a change wakes it at the next completion.
+const OFF_REST: u64 = 1 << 32;
+
 /// A spell ends at the latest after this, so that the core parks once and the engine's own timers (the heartbeat) move.
 const SPELL_NS: u64 = 100_000_000;
 
@@ -157,22 +160,26 @@ pub fn start_polling(ring: RawFd, budget_ns: Rc<Cell<u64>>) {
         let mut rest = 1;
         loop {
             let seen = sleep_until_completion(rest).await;
-            rest = if spell(ring, &spin, seen).await { BUSY_REST } else { 1 };
+            rest = if spin.budget_ns.get() == 0 {
+                OFF_REST
+            } else if spell(ring, &spin, seen).await {
+                BUSY_REST
+            } else {
+                1
+            };
         }
     });
 }
 
 /// Sleeps until so many operations have completed; returns how many had before.
 async fn sleep_until_completion(count: u64) -> u64 {
-    let before = STATE.with(|state| {
-        state.poller_at.set(state.completions.get() + count);
-        state.completions.get()
-    });
+    STATE.with(|state| state.poller_at.set(state.completions.get() + count));
     poll_fn(|cx| {
         STATE.with(|state| {
             let now = state.completions.get();
-            if now >= before + count {
-                return Poll::Ready(now - 1);
+            // Lowered where the budget has changed meanwhile.
+            if now >= state.poller_at.get() {
+                return Poll::Ready(now.saturating_sub(1));
             }
             *state.poller.borrow_mut() = Some(cx.waker().clone());
             Poll::Pending

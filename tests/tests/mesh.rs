@@ -127,6 +127,47 @@ fn two_sidecars_speak_http2_where_both_may() {
 }
 
 #[test]
+fn what_is_sniffed_to_be_http_shares_http2_and_bytes_go_by_themselves() {
+    let mesh = Mesh::new();
+    let origin = Origin::start(|connection| {
+        while let Some(line) = connection.line() {
+            if line.starts_with("GET ") {
+                while connection.line().is_some_and(|line| !line.trim().is_empty()) {}
+                connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            } else {
+                connection.send(format!("250 {line}"));
+            }
+        }
+    });
+    let more = "alpn = [\"h2\", \"http/1.1\"]\n";
+    let text = format!(
+        "{}[sidecar]\noutbound = []\ninbound = []\n{more}[[sidecar.port]]\nlisten = \"127.0.0.1:0\"\nport = 80\napp = \"{}\"\n",
+        Mesh::identity("api"),
+        origin.address()
+    );
+    let inner = Proxy::start_file(mesh.write("inner3.toml", &text), &["--workers", "1"], None);
+    let text = format!(
+        "{}[sidecar]\noutbound = []\ninbound = []\n{more}[[sidecar.service]]\nname = \"api\"\nlisten = \"127.0.0.1:0\"\nendpoints = [\"{}\"]\nidentity = [\"{API}\"]\n",
+        Mesh::identity("web"),
+        inner.address("inbound-80")
+    );
+    let outer = Proxy::start_file(mesh.write("outer3.toml", &text), &["--workers", "1"], None);
+    let mut clients: Vec<_> = (0..4).map(|_| outer.connect("outbound-api")).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/sniffed").text(), "ok");
+    }
+    let peers = || inner.metric("onehop_listener_peer_connections_total", WEB);
+    assert_eq!(peers(), 1.0, "one connection for all requests");
+    for _ in 0..2 {
+        let mut bytes = outer.connect("outbound-api");
+        bytes.send("\x01raw\r\n");
+        assert_eq!(bytes.line(), "250 \x01raw\r\n");
+    }
+    assert_eq!(peers(), 3.0, "and one for each that carries bytes");
+    assert_eq!(clients[0].get("/again").text(), "ok");
+}
+
+#[test]
 fn every_bad_identity_is_refused_with_its_reason() {
     let mesh = Mesh::new();
     put(&mesh.folder.join("crl.pem"), &mesh.authority.revoke(&[99]));

@@ -217,8 +217,8 @@ impl Sidecar {
             min_version: MinVersion::Tls13,
             ..ClusterTls::default()
         });
-        // A connection that may carry bytes as well cannot promise HTTP/2.
-        let is_http2 = layer == Layer::Http && self.alpn.iter().any(|protocol| protocol == "h2");
+        // (What is sniffed to be bytes has connections of its own, which do not offer it.)
+        let is_http2 = layer != Layer::Tcp && !service.plain && self.alpn.iter().any(|protocol| protocol == "h2");
         let original = service.endpoints.is_empty().then_some(Original::AsIs);
         let wanted = Cluster {
             endpoints: service.endpoints.clone(),

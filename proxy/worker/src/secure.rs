@@ -138,7 +138,7 @@ async fn answer_plain(stream: &mut Stream, listener: &Listener) {
     }
 }
 
-/// Shakes hands with an endpoint.
+/// Shakes hands with an endpoint; `bytes` are to be carried, whatever HTTP version the cluster speaks.
 ///
 /// # Errors
 /// The fault's reason; no byte of a request was sent.
@@ -148,10 +148,12 @@ pub async fn connect(
     address: &Address,
     cluster: &str,
     meters: &TlsMeters,
+    bytes: bool,
     due: Nanos,
 ) -> Result<(), Reason> {
     let begun = clock::now();
-    let handshake = match tls.config.clone() {
+    let config = if bytes { tls.bytes.clone() } else { tls.config.clone() };
+    let handshake = match config {
         Some(config) => {
             let connect = Connect { config, name: tls.name(address) };
             stream.connect_tls(&connect, due).await.map_err(|error| (classify(&error), error.to_string()))

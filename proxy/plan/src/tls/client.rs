@@ -19,6 +19,8 @@ const SESSIONS: usize = 1024;
 pub struct ClientTls {
     /// rustls' part; `None` while our identity is not here yet: then no connection is made.
     pub config: Option<Arc<ClientConfig>>,
+    /// The same for connections that carry bytes: without HTTP/2 among the protocols that are offered.
+    pub bytes: Option<Arc<ClientConfig>>,
     name: Option<ServerName<'static>>,
     judge: Arc<Judge>,
     /// What it was made of: unchanged, it is kept, with its sessions.
@@ -116,5 +118,17 @@ pub(crate) fn client(
         Resumption::disabled()
     };
     let ready = !wanted.identity || own.is_some();
-    Ok(ClientTls { config: ready.then(|| Arc::new(config)), name, judge, made_of })
+    let config = ready.then(|| Arc::new(config));
+    let bytes = config.as_ref().map(|config| without_http2(config));
+    Ok(ClientTls { config, bytes, name, judge, made_of })
+}
+
+/// The peer would take what follows for HTTP/2. Sessions are shared.
+fn without_http2(config: &Arc<ClientConfig>) -> Arc<ClientConfig> {
+    if !config.alpn_protocols.iter().any(|protocol| protocol == b"h2") {
+        return config.clone();
+    }
+    let mut bytes = ClientConfig::clone(config);
+    bytes.alpn_protocols.retain(|protocol| protocol != b"h2");
+    Arc::new(bytes)
 }

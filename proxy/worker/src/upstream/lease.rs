@@ -381,13 +381,13 @@ async fn connect(
     cluster.opened(endpoint);
     account.open = true;
     let now = clock::now();
-    let stream = open(cluster, endpoint, timeout_ns).await?;
+    let stream = open(cluster, endpoint, true, timeout_ns).await?;
     let conn = Conn::Http1(Box::new(Pooled { stream, since: now, born: now, requests: 0 }));
     Ok(Lease { conn, reused: false, account, ride: None })
 }
 
-/// Connects, with TLS where the cluster has it, and counts how it went.
-async fn open(cluster: &ClusterState, endpoint: &EndpointState, timeout_ns: u64) -> Result<Stream, Fault> {
+/// Connects, with TLS where the cluster has it, and counts how it went. `alone`: for one exchange at a time, or for bytes.
+async fn open(cluster: &ClusterState, endpoint: &EndpointState, alone: bool, timeout_ns: u64) -> Result<Stream, Fault> {
     let address = net_address(&endpoint.endpoint.borrow().address);
     let due = clock::now().saturating_add(timeout_ns);
     let connected = Stream::connect_from(&address, endpoint.source, due).await;
@@ -396,7 +396,7 @@ async fn open(cluster: &ClusterState, endpoint: &EndpointState, timeout_ns: u64)
     let peer = endpoint.endpoint.borrow().clone();
     let connected = match (connected, &config.tls) {
         (Ok(mut stream), Some(tls)) => {
-            let secured = secure::connect(&mut stream, tls, &peer.address, &config.name, &meters.tls, due);
+            let secured = secure::connect(&mut stream, tls, &peer.address, &config.name, &meters.tls, alone, due);
             if let Err(reason) = Box::pin(secured).await {
                 meters.connect_failures.add(1);
                 peer.meters.core(cluster.core).connect_failures.add(1);
@@ -450,7 +450,7 @@ async fn share_http2(
         cluster.opened(endpoint);
         let (cluster, endpoint) = (cluster.clone(), endpoint.clone());
         Some(Box::pin(async move {
-            let made = open(&cluster, &endpoint, timeout_ns).await;
+            let made = open(&cluster, &endpoint, false, timeout_ns).await;
             if made.is_err() {
                 cluster.closed(&endpoint, 1);
             }

@@ -50,3 +50,16 @@ fn the_broken_instrument_hides_it() {
     assert!(load.number("/latency/p90") < 200e6, "{}", load.out);
     assert!(load.out.contains("coordinated omission"), "{}", load.out);
 }
+
+#[test]
+fn streams_of_http2_omit_nothing_either() {
+    // Nothing is free meanwhile: all that would have been sent waits, and the wait is latency.
+    let load = paused(&["--http2", "--streams", "2"]);
+    assert!(load.number("/latency/p90") > 200e6, "{}", load.out);
+    assert!(load.number("/service_time/p90") < 200e6, "{}", load.out);
+    assert_eq!(load.number("/unsent"), 0.0);
+    // As many streams as the pause takes requests: each is sent in time, and both times show it.
+    let load = paused(&["--http2", "--streams", "1000"]);
+    assert!(load.number("/latency/p90") > 200e6 && load.number("/service_time/p90") > 200e6, "{}", load.out);
+    assert!(load.number("/send_lateness/p50") < 100e6, "{}", load.out);
+}

@@ -119,7 +119,7 @@ pub(crate) fn client(
     };
     let ready = !wanted.identity || own.is_some();
     let config = ready.then(|| Arc::new(config));
-    let bytes = config.as_ref().map(|config| without_http2(config));
+    let bytes = config.as_ref().map(without_http2);
     Ok(ClientTls { config, bytes, name, judge, made_of })
 }
 

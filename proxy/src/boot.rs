@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
@@ -71,8 +71,8 @@ pub fn sidecar(arguments: &Gateway) -> Result<(), String> {
 pub fn gateway(arguments: &Gateway) -> Result<(), String> {
     let (mut model, loaded, source) = match (&arguments.config, arguments.listen) {
         (Some(path), _) => {
-            let loaded = onehop_config::load(path).map_err(|failure| failure.to_string())?;
-            (loaded.model.clone(), Some(loaded), Source::Path(path.clone()))
+            let mut loaded = onehop_config::load(path).map_err(|failure| failure.to_string())?;
+            (std::mem::take(&mut loaded.model), Some(loaded), Source::Path(path.clone()))
         }
         (None, Some(listen)) => (onehop_config::gateway(listen, &arguments.to)?, None, Source::Fixed),
         (None, None) => {
@@ -87,7 +87,7 @@ pub fn gateway(arguments: &Gateway) -> Result<(), String> {
     model.runtime.workers = arguments.workers.or(model.runtime.workers);
     let first_rung = rung(&arguments.rung)?;
     let inherited = if arguments.takeover { Some(inherit(model.runtime.takeover.as_deref())?) } else { None };
-    run(&model, loaded.as_ref(), source, first_rung, inherited)
+    run(model, loaded, source, first_rung, inherited)
 }
 
 fn rung(name: &str) -> Result<Rung, String> {
@@ -131,8 +131,8 @@ struct CorePart {
 
 /// Starts everything, serves until a signal or a successor ends it, and ends in order.
 pub fn run(
-    model: &Model,
-    loaded: Option<&Loaded>,
+    model: Model,
+    loaded: Option<Loaded>,
     source: Source,
     first_rung: Rung,
     inherited: Option<Inherited>,
@@ -147,7 +147,7 @@ pub fn run(
     if let Some(mark) = model.runtime.mark {
         onehop_net::mark_connections(mark);
     }
-    let workers = worker_count(model);
+    let workers = worker_count(&model);
     let registry = Registry::new(workers);
     registry.set_reject_names(onehop_wire::http1::Reject::ALL.iter().map(|reject| reject.reason()).collect());
     let no_descriptors = |error: std::io::Error| format!("the cores' mailboxes cannot be made: {error}");
@@ -164,12 +164,12 @@ pub fn run(
     };
     let admin_at = passed.iter().position(|(name, _)| name == ADMIN);
     let passed_admin = admin_at.map(|at| passed.swap_remove(at).1);
-    let (snapshot, sockets) = publisher.first(model, passed).map_err(|refused| match &refused {
-        Refused::Problems(problems) => explain(problems, loaded),
+    let (snapshot, sockets) = publisher.first(&model, passed).map_err(|refused| match &refused {
+        Refused::Problems(problems) => explain(problems, loaded.as_ref()),
         Refused::Bind { .. } => refused.to_string(),
     })?;
     if !snapshot.warnings.is_empty() {
-        eprintln!("{}", explain(&snapshot.warnings, loaded));
+        eprintln!("{}", explain(&snapshot.warnings, loaded.as_ref()));
     }
     let admin = admin_socket(model.runtime.admin, passed_admin)?;
     let queues: Vec<_> = (0..workers).map(|_| Arc::new(ArrayQueue::new(ACCESS_QUEUE))).collect();
@@ -178,16 +178,19 @@ pub fn run(
         access: access.clone(),
         sockets,
     });
-    let (threads, rung) = start_cores(model, &registry, &snapshot, parts.collect(), first_rung)?;
+    let (threads, rung) = start_cores(&model, &registry, &snapshot, parts.collect(), first_rung)?;
     let log =
         Log::start(queues, registry.clone()).map_err(|error| format!("the log's thread cannot be started: {error}"))?;
-    announce(&publisher, model, workers, rung, &registry);
+    announce(&publisher, &model, workers, rung, &registry);
     let waiting = std::thread::spawn(move || {
         let failed = threads.into_iter().filter_map(|thread| thread.join().err()).count();
         onehop_agent::cores_have_ended();
         failed
     });
-    serve(publisher, source, log, admin, model, predecessor)?;
+    let runtime = model.runtime.clone();
+    // What was written is compiled: it would only occupy memory for as long as the process serves.
+    drop((model, loaded, snapshot));
+    serve(publisher, source, log, admin, runtime, predecessor)?;
     match waiting.join() {
         Ok(0) => Ok(()),
         _ => Err("a core ended by a panic".to_owned()),
@@ -199,7 +202,7 @@ fn serve(
     source: Source,
     log: Log,
     admin: Option<OwnedFd>,
-    model: &Model,
+    runtime: onehop_plan::model::Runtime,
     predecessor: Option<Inherited>,
 ) -> Result<(), String> {
     // With a predecessor, the path is free only once it has let go.
@@ -208,8 +211,7 @@ fn serve(
             .serving()
             .map_err(|error| format!("the running instance did not let go of its sockets: {error}"))?;
     }
-    let takeover: Option<PathBuf> = model.runtime.takeover.clone();
-    let agent = Agent { publisher, source, log, admin, takeover, drain: model.runtime.drain };
+    let agent = Agent { publisher, source, log, admin, takeover: runtime.takeover, drain: runtime.drain };
     let (_, log) = onehop_agent::run(agent, |admin| {
         if let Some(admin) = admin {
             println!("admin http://{admin}");

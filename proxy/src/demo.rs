@@ -88,7 +88,7 @@ fn run_in(folder: &Path, requests: u64) -> Result<(), String> {
         println!("  curl http://{admin}/metrics | grep onehop_hop_seconds");
     }
     println!("Every request that comes by is told below with what each hop took. Ctrl-C ends it.\n");
-    crate::boot::run(&model, None, Source::Fixed, Rung::Deferred, None)
+    crate::boot::run(model, None, Source::Fixed, Rung::Deferred, None)
 }
 
 const TEMPLATE: &str = "{request_id} {method} {path} {status} {hop_ns} {total_ns}";

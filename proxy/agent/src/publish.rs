@@ -123,7 +123,7 @@ impl Publisher {
         let sockets = copies(&bound, self.cores.len())?;
         self.bound.extend(bound);
         self.snapshot = Some(snapshot.clone());
-        self.model = Some(model.clone());
+        self.model = Some(kept(model));
         Ok((snapshot, sockets))
     }
 
@@ -148,7 +148,7 @@ impl Publisher {
             self.post(core, Order::Install { snapshot: snapshot.clone(), sockets: sockets.pop().unwrap_or_default() });
         }
         self.attic.keep(self.snapshot.replace(snapshot));
-        self.model = Some(model.clone());
+        self.model = Some(kept(model));
         Ok(())
     }
 
@@ -165,7 +165,9 @@ impl Publisher {
         &mut self,
         files: impl IntoIterator<Item = (std::path::PathBuf, Arc<Vec<u8>>)>,
     ) -> Result<(), Refused> {
-        let Some(mut model) = self.model.clone() else { return Ok(()) };
+        // Nothing else than the Workload API sends contents, and for it the whole model is kept.
+        let whole = |model: &&Model| model.identity.as_ref().is_some_and(|identity| identity.workload_api.is_some());
+        let Some(mut model) = self.model.as_ref().filter(whole).cloned() else { return Ok(()) };
         model.files.0.extend(files.into_iter().map(|(path, content)| (path, Ok(content))));
         self.publish(&model)
     }
@@ -252,6 +254,25 @@ impl Publisher {
             fresh.insert(listener.name.clone(), Bound { wanted: listener.address, actual: address, sockets });
         }
         Ok(fresh)
+    }
+}
+
+/// What is needed of a model once it is compiled. Routes, which can be many, only where an identity that the Workload API
+/// sends has it compiled again.
+fn kept(model: &Model) -> Model {
+    if model.identity.as_ref().is_some_and(|identity| identity.workload_api.is_some()) {
+        return model.clone();
+    }
+    Model {
+        runtime: model.runtime.clone(),
+        access_log: model.access_log.clone(),
+        listeners: model.listeners.clone(),
+        routes: Vec::new(),
+        clusters: model.clusters.clone(),
+        identity: model.identity.clone(),
+        access: model.access.clone(),
+        sidecar: model.sidecar,
+        files: model.files.clone(),
     }
 }
 

@@ -46,8 +46,13 @@ fn a_route_asks_for_a_subset_and_falls_back_as_it_is_told() {
         let proxy = start(routes, &endpoints, &format!("balance = \"{balance}\""));
         assert_eq!(seen(&proxy, "/v1"), ["one"], "{balance}");
         assert_eq!(seen(&proxy, "/v2b"), ["three"], "{balance}");
-        assert_eq!(seen(&proxy, "/v2").len(), 2, "{balance}");
-        assert_eq!(seen(&proxy, "/").len(), 3, "{balance}");
+        let both = seen(&proxy, "/v2");
+        assert!(both.iter().all(|name| name != "one"), "{balance}: {both:?}");
+        // The others follow chance or latency, and may pass an endpoint by.
+        if balance == "round-robin" {
+            assert_eq!(both.len(), 2);
+            assert_eq!(seen(&proxy, "/").len(), 3);
+        }
     }
     let drain = |proxy: &Proxy| {
         let path = format!("/clusters/drain?cluster=c&endpoint={}", one.address());

@@ -30,13 +30,14 @@ fn figures(verdict: &Verdict) -> Vec<Named> {
 fn pairs(one: &Analysis, two: &Analysis) -> Vec<(Named, Named)> {
     let others: Vec<Named> = two.verdicts.iter().flat_map(figures).collect();
     let pair = |figure: Named| others.iter().find(|other| other.0 == figure.0).cloned().map(|other| (figure, other));
-    one.verdicts.iter().flat_map(figures).filter_map(pair).collect()
+    let pairs = one.verdicts.iter().flat_map(figures).filter_map(pair);
+    pairs.filter(|(one, two)| one.1.has_interval() && two.1.has_interval()).collect()
 }
 
 /// The comparison of two runs as Markdown, and whether they agree.
 pub fn compare(one: &[(Measured, Analysis)], two: &[(Measured, Analysis)]) -> (String, bool) {
-    let mut text = "# Two runs\n\nFigures whose 95 % intervals have values in common, by scenario. Void scenarios and figures \
-                    are left out.\n\n| scenario | rates | figures | agree | those that do not: first run, second run |\n\
+    let mut text = "# Two runs\n\nFigures whose 95 % intervals have values in common, by scenario. Void scenarios and figures, \
+                    and those of a single round, are left out.\n\n| scenario | rates | figures | agree | those that do not: first run, second run |\n\
                     |---|---|---|---|---|\n"
         .to_owned();
     let (mut all, mut agreed) = (0, 0);

@@ -99,10 +99,8 @@ fn rows(analysis: &Analysis, figure: impl Fn(&Verdict) -> Option<(f64, f64, f64)
 
 /// The headline: added p50 and CPU time of a scenario, as one picture.
 pub fn picture(measured: &Measured, analysis: &Analysis) -> String {
-    let added = rows(analysis, |verdict| {
-        verdict.added.map(|added| (added[0].value / 1e3, added[0].low / 1e3, added[0].high / 1e3))
-    });
-    let cpu = rows(analysis, |verdict| verdict.cpu_us.map(|cpu| (cpu.value, cpu.low, cpu.high)));
+    let added = rows(analysis, |verdict| verdict.added.map(|added| added[0].drawn(1e3)));
+    let cpu = rows(analysis, |verdict| verdict.cpu_us.map(|cpu| cpu.drawn(1.0)));
     let inner = |svg: String, y: f64, height: f64| {
         svg.replacen("<svg ", &format!("<svg y=\"{y}\" width=\"760\" height=\"{height}\" "), 1)
     };
@@ -124,7 +122,7 @@ pub fn picture(measured: &Measured, analysis: &Analysis) -> String {
 /// report.html.
 pub fn report(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>, setup: &str) -> String {
     let mut body = "<h1>What the hop costs</h1><p>Added latency is the difference of a candidate's quantile from the \
-                    direct one (no quantile of differences), with its 95&nbsp;% interval from a block bootstrap; n.s.: not \
+                    direct one (no quantile of differences), with its 95&nbsp;% interval from a block bootstrap, widened for few lives; n.s.: not \
                     significant. CPU time is that of all the candidate's threads, in the same blocks as the \
                     latency.</p>"
         .to_owned();
@@ -175,15 +173,9 @@ pub fn report(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>, set
         body += &bars(
             "Median latency that the hop adds",
             "us",
-            &rows(analysis, |verdict| {
-                verdict.added.map(|added| (added[0].value / 1e3, added[0].low / 1e3, added[0].high / 1e3))
-            }),
+            &rows(analysis, |verdict| verdict.added.map(|added| added[0].drawn(1e3))),
         );
-        body += &bars(
-            "CPU time per request",
-            "us",
-            &rows(analysis, |v| v.cpu_us.map(|cpu| (cpu.value, cpu.low, cpu.high))),
-        );
+        body += &bars("CPU time per request", "us", &rows(analysis, |v| v.cpu_us.map(|cpu| cpu.drawn(1.0))));
         body += &table(&markdown::latency_table(analysis));
         body += &percentiles(measured);
         body += &table(&markdown::cost_table(analysis));

@@ -14,11 +14,17 @@ pub fn micros(estimate: &Estimate) -> String {
         let us = ns / 1e3;
         if us.abs() < 100.0 { format!("{us:.1}") } else { format!("{us:.0}") }
     };
+    if !estimate.has_interval() {
+        return format!("{} [one round]", us(estimate.value));
+    }
     format!("{} [{}, {}]", us(estimate.value), us(estimate.low), us(estimate.high))
 }
 
 /// A plain figure with its interval.
 pub fn figure(estimate: &Estimate, digits: usize) -> String {
+    if !estimate.has_interval() {
+        return format!("{:.digits$} [one round]", estimate.value);
+    }
     format!("{:.digits$} [{:.digits$}, {:.digits$}]", estimate.value, estimate.low, estimate.high)
 }
 
@@ -244,8 +250,8 @@ pub fn lateness(measured: &Measured, analysis: &Analysis) -> String {
 /// summary.md.
 pub fn summary(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>) -> String {
     let mut text = "# What the hop costs\n\nAdded latency is the difference of a candidate's quantile from the direct one \
-                    (which is no quantile of differences), in microseconds, with its 95 % interval from a block bootstrap; \
-                    n.s.: not significant. CPU time is that of all the candidate's threads, in the same blocks.\n\n"
+                    (which is no quantile of differences), in microseconds, with its 95 % interval from a block bootstrap, widened \
+                    for how few the lives of the processes are; n.s.: not significant. CPU time is that of all the candidate's threads, in the same blocks.\n\n"
         .to_owned();
     text += &match selftest {
         Some(selftest) => selftest.markdown(),

@@ -19,10 +19,12 @@ pub fn binary() -> &'static Path {
     BINARY.get_or_init(|| build("onehop"))
 }
 
-/// Builds a package of the workspace and returns its binary of the same name.
+/// Builds a package of the workspace and returns its binary of the same name. As part of the whole workspace, as
+/// `cargo test --workspace` builds: alone it would take other features of what it depends on, and build all that anew.
 pub fn build(package: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let status = Command::new(env!("CARGO")).current_dir(root).args(["build", "--quiet", "-p", package]).status();
+    let args = ["build", "--quiet", "--workspace", "--bin", package];
+    let status = Command::new(env!("CARGO")).current_dir(root).args(args).status();
     assert!(status.expect("cargo runs").success(), "{package} does not build");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     target.join("debug").join(package)

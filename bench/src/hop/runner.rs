@@ -329,6 +329,9 @@ impl Run<'_> {
                 Err(why) => self.give_up(peer.name(), &why),
             }
         }
+        if self.scenario.idle {
+            self.used(&lives)?;
+        }
         // What their start costs is over, and their memory is at rest.
         std::thread::sleep(Duration::from_millis(500));
         for life in &lives {
@@ -365,6 +368,23 @@ impl Run<'_> {
                 round + 1,
                 self.scenario.rounds
             ));
+        }
+        Ok(())
+    }
+
+    /// Lets each answer over one connection: what the first answers cost a program once, such as the pages of its code, is
+    /// not what a connection costs.
+    fn used(&mut self, lives: &[Life]) -> Result<(), String> {
+        for life in lives {
+            let mut plan = plan(self.scenario, life.address, Loop::Closed, self.scenario.seed)?;
+            plan.tls.clone_from(&life.tls);
+            (plan.connections, plan.warm_up, plan.duration) = (1, Duration::ZERO, WARM);
+            life.resume();
+            let used = self.generator.run(plan, &mut |_, _| {});
+            life.pause();
+            if let Err(why) = used {
+                self.note(format!("{}: {why}", life.name));
+            }
         }
         Ok(())
     }

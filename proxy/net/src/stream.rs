@@ -57,12 +57,13 @@ fn pump(duplex: Duplex, slot: Rc<RefCell<Slot>>) -> Pump {
         loop {
             let buf = poll_fn(|_| {
                 let mut slot = slot.borrow_mut();
+                // Looked at first: to move a buffer out and in again costs more than the question.
+                if !matches!(*slot, Slot::Wanted(_)) {
+                    return Poll::Pending;
+                }
                 match std::mem::replace(&mut *slot, Slot::Reading) {
                     Slot::Wanted(buf) => Poll::Ready(buf),
-                    other => {
-                        *slot = other;
-                        Poll::Pending
-                    }
+                    _ => Poll::Pending,
                 }
             })
             .await;
@@ -197,21 +198,19 @@ impl Stream {
         // The pump never ends.
         let _ = pump.as_mut().poll(cx);
         let mut slot = self.slot.borrow_mut();
-        match std::mem::replace(&mut *slot, Slot::Idle) {
-            Slot::Done(result, buf) => {
-                drop(slot);
-                self.reading = false;
-                core::completed();
-                self.buf = Some(buf);
-                self.ended = !matches!(result, Ok(1..));
-                self.failed = result.is_err();
-                Poll::Ready(result)
-            }
-            other => {
-                *slot = other;
-                Poll::Pending
-            }
+        if !matches!(*slot, Slot::Done(..)) {
+            return Poll::Pending;
         }
+        let Slot::Done(result, buf) = std::mem::replace(&mut *slot, Slot::Idle) else {
+            return Poll::Pending;
+        };
+        drop(slot);
+        self.reading = false;
+        core::completed();
+        self.buf = Some(buf);
+        self.ended = !matches!(result, Ok(1..));
+        self.failed = result.is_err();
+        Poll::Ready(result)
     }
 
     fn post(&mut self, size: Size) {

@@ -1,5 +1,6 @@
 //! Writing heads: the field lines that stay are copied in runs as long as possible, with their bytes as they were.
 
+use super::fields::{Fields, kind};
 use super::head::{Field, Known};
 use super::request::RequestHead;
 use super::response::ResponseHead;
@@ -36,16 +37,14 @@ fn is_protected(known: Known) -> bool {
 }
 
 /// The fields for this hop alone (RFC 9110 7.6.1). Transfer-Encoding and Content-Length stay: the framing is relayed.
-pub fn hop_by_hop(fields: &[Field], named: u128) -> u128 {
+#[inline]
+pub fn hop_by_hop(fields: &Fields, named: u128) -> u128 {
     use Known::*;
-    let mut drop = 0;
-    for (index, field) in fields.iter().enumerate() {
-        let own = matches!(field.known, Connection | KeepAlive | ProxyConnection | Upgrade | Te | Http2Settings);
-        if own || (named >> index & 1 == 1 && !is_protected(field.known)) {
-            drop |= 1 << index;
-        }
-    }
-    drop
+    const OWN: u64 =
+        kind(Connection) | kind(KeepAlive) | kind(ProxyConnection) | kind(Upgrade) | kind(Te) | kind(Http2Settings);
+    let own = if fields.has_any(OWN) { fields.which(|field| kind(field.known) & OWN != 0) } else { 0 };
+    // Of what `Connection` names the message's meaning may not depend.
+    own | if named == 0 { 0 } else { named & fields.which(|field| !is_protected(field.known)) }
 }
 
 fn fields(out: &mut Vec<u8>, fields: &[Field], buf: &[u8], edits: &Edits<'_>) {

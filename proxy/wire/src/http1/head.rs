@@ -1,6 +1,7 @@
 //! Heads parsed in place, to offsets. httparse does the scanning with every lenient switch off; what it lets
 //! through and a strict reader must not is refused here.
 
+use super::fields::{Fields, kind};
 use super::rules::Reject;
 
 /// A range of the head's bytes.
@@ -213,21 +214,7 @@ impl HeadScanner {
 
 #[inline]
 pub(super) fn position_of_lf(bytes: &[u8]) -> Option<usize> {
-    // Eight bytes at a time: a zero byte of the difference shows in the high bits.
-    const LF: u64 = 0x0a0a_0a0a_0a0a_0a0a;
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let mut chunks = bytes.chunks_exact(8);
-    let mut offset = 0;
-    for chunk in &mut chunks {
-        let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default()) ^ LF;
-        let found = word.wrapping_sub(LOW) & !word & HIGH;
-        if found != 0 {
-            return Some(offset + found.trailing_zeros() as usize / 8);
-        }
-        offset += 8;
-    }
-    chunks.remainder().iter().position(|byte| *byte == b'\n').map(|at| offset + at)
+    memchr::memchr(b'\n', bytes)
 }
 
 /// At most two empty lines in front of a request.
@@ -281,7 +268,7 @@ fn check_line_ends(head: &[u8]) -> Result<(), Reject> {
 }
 
 /// Fields to offsets. Refuses heads whose lines end otherwise than with CRLF, which httparse lets pass.
-pub(super) fn collect(fields: &mut Vec<Field>, head: &[u8], parsed: &[httparse::Header<'_>]) -> Result<(), Reject> {
+pub(super) fn collect(fields: &mut Fields, head: &[u8], parsed: &[httparse::Header<'_>]) -> Result<(), Reject> {
     fields.clear();
     // Neither names nor values hold a CR or LF; so where each line follows directly on the CRLF of the one before,
     // and the blank line on the last, no other line end can be anywhere, and the head needs no second scan.
@@ -325,9 +312,14 @@ pub(super) struct Framing {
 }
 
 impl Framing {
-    pub(super) fn read(fields: &[Field], head: &[u8]) -> Result<Framing, Reject> {
+    pub(super) fn read(fields: &Fields, head: &[u8]) -> Result<Framing, Reject> {
+        const READ: u64 =
+            kind(Known::ContentLength) | kind(Known::TransferEncoding) | kind(Known::Connection) | kind(Known::Upgrade);
         let mut framing = Framing::default();
-        for field in fields {
+        if !fields.has_any(READ) {
+            return Ok(framing);
+        }
+        for field in fields.iter() {
             match field.known {
                 Known::ContentLength => {
                     if framing.length.is_some() {

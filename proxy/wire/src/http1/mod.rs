@@ -2,6 +2,7 @@
 
 mod body;
 mod encode;
+mod fields;
 mod head;
 mod limits;
 mod request;
@@ -10,6 +11,7 @@ mod rules;
 
 pub use body::{ChunkedDecoder, Part, Scan, forbidden_trailer, trailers};
 pub use encode::{Edits, encode_request, encode_response, hop_by_hop};
+pub use fields::{Fields, kind};
 pub use head::{BodyLength, Field, HeadScanner, Known, Method, Span, Version};
 pub use limits::{Limits, MAX_FIELDS};
 pub use request::{RequestHead, is_authority};

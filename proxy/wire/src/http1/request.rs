@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 
+use super::fields::Fields;
 use super::head::{
     BodyLength, Field, Framing, Known, Method, Span, Version, collect, incomplete, leading, position_of_lf, refuse,
 };
@@ -26,7 +27,7 @@ pub struct RequestHead {
     /// The client's version.
     pub version: Version,
     /// The fields, in order.
-    pub fields: Vec<Field>,
+    pub fields: Fields,
     /// Bytes of the head.
     pub head_len: usize,
     /// How the body is framed.
@@ -120,6 +121,9 @@ impl RequestHead {
         self.named_by_connection = framing.named;
         self.upgrade = framing.upgrade.filter(|_| framing.upgrades && self.version == Version::Http11);
         self.expect_continue = false;
+        if !self.fields.has(Known::Expect) {
+            return Ok(());
+        }
         for field in self.fields.iter().filter(|field| field.known == Known::Expect) {
             if !field.value.of(head).eq_ignore_ascii_case(b"100-continue") {
                 return Err(Reject::BadExpectation);
@@ -131,9 +135,8 @@ impl RequestHead {
     }
 
     fn host(&self, head: &[u8]) -> Result<Option<Span>, Reject> {
-        let mut hosts = self.fields.iter().filter(|field| field.known == Known::Host);
-        let host = hosts.next();
-        if hosts.next().is_some() {
+        let host = self.fields.find(Known::Host);
+        if self.fields.bits(Known::Host).count_ones() > 1 {
             return Err(Reject::DuplicateHost);
         }
         match host {
@@ -208,7 +211,7 @@ impl RequestHead {
 
     /// The first field of a kind.
     pub fn find(&self, known: Known) -> Option<&Field> {
-        self.fields.iter().find(|field| field.known == known)
+        self.fields.find(known)
     }
 
     /// The first value of a field by name, without regard to case.
@@ -217,6 +220,23 @@ impl RequestHead {
         found.map(|field| field.value.of(buf))
     }
 }
+
+/// The bytes of a registered name (RFC 3986 3.2.2) without the comma, which separates hosts in lists.
+static REG_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"-._~%!$&'()*+;=";
+    let mut at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// A host (name, IPv4 or bracketed IPv6) and an optional port (RFC 3986 3.2); no user information. May be empty.
 pub fn is_authority(value: &[u8]) -> bool {
@@ -229,26 +249,7 @@ pub fn is_authority(value: &[u8]) -> bool {
         [b'[', inner @ .., b']'] => {
             !inner.is_empty() && inner.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
         }
-        _ => host.iter().all(|byte| {
-            byte.is_ascii_alphanumeric()
-                || matches!(
-                    byte,
-                    b'-' | b'.'
-                        | b'_'
-                        | b'~'
-                        | b'%'
-                        | b'!'
-                        | b'$'
-                        | b'&'
-                        | b'\''
-                        | b'('
-                        | b')'
-                        | b'*'
-                        | b'+'
-                        | b';'
-                        | b'='
-                )
-        }),
+        _ => host.iter().all(|byte| REG_NAME[usize::from(*byte)]),
     };
     port_ok && host_ok && (value.is_empty() || !host.is_empty())
 }

@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 
+use super::fields::Fields;
 use super::head::{BodyLength, Field, Framing, Known, Method, Span, Version, collect, incomplete, refuse};
 use super::limits::{Limits, MAX_FIELDS};
 use super::rules::Reject;
@@ -16,7 +17,7 @@ pub struct ResponseHead {
     /// The upstream's version.
     pub version: Version,
     /// The fields, in order.
-    pub fields: Vec<Field>,
+    pub fields: Fields,
     /// Bytes of the head.
     pub head_len: usize,
     /// How the body is framed, for the request's method and this status.
@@ -80,6 +81,6 @@ impl ResponseHead {
 
     /// The first field of a kind.
     pub fn find(&self, known: Known) -> Option<&Field> {
-        self.fields.iter().find(|field| field.known == known)
+        self.fields.find(known)
     }
 }

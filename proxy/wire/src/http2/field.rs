@@ -1,6 +1,6 @@
 //! Field lines of an HTTP/2 message, checked as RFC 9113 8.2 has it and written down as HTTP/1 writes them.
 
-use crate::http1::{BodyLength, Field, Known, Limits, MAX_FIELDS, Reject, Span};
+use crate::http1::{BodyLength, Field, Fields, Known, Limits, MAX_FIELDS, Reject, Span};
 
 /// A lower-case token (RFC 9113 8.2.1; the colon of pseudo-header fields is no part of one).
 pub fn check_name(name: &[u8]) -> Result<(), Reject> {
@@ -29,7 +29,7 @@ pub fn is_connection_specific(known: Known) -> bool {
 
 /// Writes field lines down and remembers where they stand.
 pub struct Lines<'a> {
-    pub fields: &'a mut Vec<Field>,
+    pub fields: &'a mut Fields,
     pub out: &'a mut Vec<u8>,
     pub limits: &'a Limits,
     pub length: Option<u64>,

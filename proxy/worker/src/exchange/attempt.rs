@@ -31,7 +31,7 @@ use crate::http1::forward;
 use crate::http2::web::{self, Translated, Web};
 use crate::http2::{self, message};
 use crate::shard::Shard;
-use crate::upstream::{ClusterState, Conn, Lease, Sought, Wanted, lease};
+use crate::upstream::{self, Begun, ClusterState, Conn, Lease, Sought, Wanted};
 
 /// A client whose end of the connection is closed may only have half-closed it: the answer gets this long to come.
 const HALF_CLOSED_GRACE_NS: u64 = 1_000_000_000;
@@ -134,8 +134,17 @@ impl Attempt<'_> {
         ledger.enter(State::UpstreamWait, asked);
         let sought = self.choice.sought(self.request);
         let sought = Sought { due: Some(self.due), picked: Some(&self.picked), ..sought };
-        let Some(leased) = client.or_left(lease(self.cluster, self.wanted, sought, avoid, asked)).await else {
-            return Err(Failure::new(Fault::new(Side::Downstream, Step::Lease, Reason::ClientLeft)));
+        let leased = match upstream::begin(self.cluster, self.wanted, sought, avoid, asked) {
+            Ok(Begun::Leased(lease)) => Ok(lease),
+            Ok(Begun::Open(chosen)) => {
+                // Boxed, so that those who find a pooled connection do not carry its room about.
+                let rest = Box::pin(upstream::finish(self.cluster, self.wanted, sought, avoid, asked, chosen));
+                let Some(leased) = client.or_left(rest).await else {
+                    return Err(Failure::new(Fault::new(Side::Downstream, Step::Lease, Reason::ClientLeft)));
+                };
+                leased
+            }
+            Err(fault) => Err(fault),
         };
         // A pooled connection was not waited for.
         let now = if leased.as_ref().is_ok_and(|lease| lease.reused) { asked } else { clock::now() };
@@ -208,7 +217,7 @@ impl Attempt<'_> {
             if interim > MAX_INTERIM {
                 return Err(Failure::new(bad_response()));
             }
-            self.pass_interim(client, &mut lease, &mut response).await?;
+            Box::pin(self.pass_interim(client, &mut lease, &mut response)).await?;
         }
         if let (true, BodyLength::Length(length)) = (replayed, self.request.head.body) {
             // The request's body is no longer needed: the upstream has answered.

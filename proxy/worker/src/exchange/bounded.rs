@@ -9,7 +9,7 @@ use onehop_net::deadline::sleep_until;
 use onehop_net::stream::{Either, first};
 
 use super::deadline::Deadline;
-use super::{Leg, Outcome, Request, run_into};
+use super::{Leg, Outcome, Request, run};
 use crate::fault::{Fault, Side, Step};
 use crate::shard::Shard;
 
@@ -26,9 +26,9 @@ pub async fn run_bounded(
     outcome: &mut Outcome,
 ) {
     let Some(due) = request.deadline.filter(Deadline::is_call).map(|deadline| deadline.at) else {
-        return run_into(shard, request, client, ledger, outcome).await;
+        return run(shard, request, client, ledger, outcome).await;
     };
-    let exchange = run_into(shard, request, client, ledger, outcome);
+    let exchange = run(shard, request, client, ledger, outcome);
     let over = matches!(first(exchange, sleep_until(due.saturating_add(SLACK_NS))).await, Either::Right(()));
     if over {
         if let Leg::Http2(channel) = client {

@@ -102,10 +102,9 @@ pub fn hash_ip(ip: IpAddr) -> u64 {
 
 /// A request that names this process in `Via` has been here before.
 fn is_loop(head: &RequestHead, bytes: &[u8], instance: &str) -> bool {
-    head.fields
-        .iter()
-        .filter(|field| field.known == onehop_wire::http1::Known::Via)
-        .any(|field| memmem(field.value.of(bytes), instance.as_bytes()))
+    use onehop_wire::http1::Known;
+    let mut vias = head.fields.iter().filter(|field| field.known == Known::Via);
+    head.fields.has(Known::Via) && vias.any(|field| memmem(field.value.of(bytes), instance.as_bytes()))
 }
 
 fn memmem(haystack: &[u8], needle: &[u8]) -> bool {

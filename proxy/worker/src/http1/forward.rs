@@ -13,7 +13,7 @@ use crate::secure::Secure;
 use onehop_net::Peer;
 use onehop_plan::filter::Filters;
 use onehop_plan::{ClientCert, RequestId, Route};
-use onehop_wire::http1::{self, BodyLength, Edits, Field, Known, Method, RequestHead, ResponseHead, Version};
+use onehop_wire::http1::{self, BodyLength, Edits, Fields, Known, Method, RequestHead, ResponseHead, Version, kind};
 
 /// Fields that we can add to one head at most.
 const MAX_ADDED: usize = 15;
@@ -91,18 +91,8 @@ impl<'a> AllAdded<'a> {
     }
 }
 
-fn bit(index: usize) -> u128 {
-    1 << index
-}
-
-fn bits(fields: &[Field], known: Known) -> u128 {
-    let matching = fields.iter().enumerate().filter(|(_, field)| field.known == known);
-    matching.fold(0, |bits, (index, _)| bits | bit(index))
-}
-
-fn named(fields: &[Field], buf: &[u8], name: &[u8]) -> u128 {
-    let matching = fields.iter().enumerate().filter(|(_, field)| field.name.of(buf).eq_ignore_ascii_case(name));
-    matching.fold(0, |bits, (index, _)| bits | bit(index))
+fn named(fields: &Fields, buf: &[u8], name: &[u8]) -> u128 {
+    fields.which(|field| field.name.of(buf).eq_ignore_ascii_case(name))
 }
 
 fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
@@ -135,11 +125,13 @@ fn appended(
     last: impl FnOnce(&mut Vec<u8>),
 ) -> std::ops::Range<usize> {
     let start = out.len();
-    for field in head.fields.iter().filter(|field| field.known == known) {
-        let value = field.value.of(buf);
-        if !value.is_empty() {
-            out.extend_from_slice(value);
-            out.extend_from_slice(b", ");
+    if head.fields.has(known) {
+        for field in head.fields.iter().filter(|field| field.known == known) {
+            let value = field.value.of(buf);
+            if !value.is_empty() {
+                out.extend_from_slice(value);
+                out.extend_from_slice(b", ");
+            }
         }
     }
     last(out);
@@ -147,7 +139,14 @@ fn appended(
 }
 
 /// Framing fields with unusual white space are written anew: parsers have disagreed on a tab around a length.
-fn plain_framing<'a>(fields: &[Field], buf: &'a [u8], drop: &mut u128, add: &mut Added<'a>) {
+#[inline]
+fn plain_framing<'a>(fields: &Fields, buf: &'a [u8], drop: &mut u128, add: &mut Added<'a>) {
+    if fields.has_any(kind(Known::ContentLength) | kind(Known::TransferEncoding)) {
+        write_unusual_framing(fields, buf, drop, add);
+    }
+}
+
+fn write_unusual_framing<'a>(fields: &Fields, buf: &'a [u8], drop: &mut u128, add: &mut Added<'a>) {
     for (index, field) in fields.iter().enumerate() {
         let name: &[u8] = match field.known {
             Known::ContentLength => b"Content-Length",
@@ -158,7 +157,7 @@ fn plain_framing<'a>(fields: &[Field], buf: &'a [u8], drop: &mut u128, add: &mut
             && buf[field.name.end() + 1] == b' '
             && field.line_end as usize == field.value.end() + 2;
         if !usual && *drop >> index & 1 == 0 {
-            *drop |= bit(index);
+            *drop |= 1 << index;
             add.push(name, field.value.of(buf));
         }
     }
@@ -182,7 +181,7 @@ const ATTEMPT: &[u8] = b"X-Attempt-Count";
 fn timeout(
     out: &mut Vec<u8>,
     deadline: Deadline,
-    fields: &[Field],
+    fields: &Fields,
     buf: &[u8],
     drop: &mut u128,
 ) -> (&'static [u8], std::ops::Range<usize>) {
@@ -193,7 +192,7 @@ fn timeout(
 }
 
 /// The attempt's number, in place of what a client says.
-fn number(out: &mut Vec<u8>, attempt: u32, fields: &[Field], buf: &[u8], drop: &mut u128) -> std::ops::Range<usize> {
+fn number(out: &mut Vec<u8>, attempt: u32, fields: &Fields, buf: &[u8], drop: &mut u128) -> std::ops::Range<usize> {
     *drop |= named(fields, buf, ATTEMPT);
     let start = out.len();
     // Writing to a vector cannot fail.
@@ -217,12 +216,12 @@ pub fn request<R>(
     let policy = &listener.http;
     let fields = &head.fields;
     let mut drop = http1::hop_by_hop(fields, head.named_by_connection);
-    drop |= bits(fields, Known::XForwardedFor) | bits(fields, Known::Via);
+    drop |= fields.bits(Known::XForwardedFor) | fields.bits(Known::Via);
     let peer = origin.peer.ip();
     let via = via(scratch, head, buf, instance);
     let forwarded_for = appended(scratch, head, buf, Known::XForwardedFor, |out| write_ip(out, peer));
     let forwarded = policy.forwarded.then(|| {
-        drop |= bits(fields, Known::Forwarded);
+        drop |= fields.bits(Known::Forwarded);
         forwarded(scratch, head, buf, peer, origin.tls)
     });
     let client_cert = client_cert(scratch, request, &mut drop);
@@ -231,7 +230,7 @@ pub fn request<R>(
     let trusts = policy.trusted_hops > 0;
     let mut add = Added::new();
     if head.absolute_form || head.find(Known::Host).is_none() {
-        drop |= bits(fields, Known::Host);
+        drop |= fields.bits(Known::Host);
         add.push(b"Host", head.authority.of(buf));
     }
     if let Some((name, timeout)) = timeout {
@@ -242,11 +241,11 @@ pub fn request<R>(
     }
     add.push(b"X-Forwarded-For", &scratch[forwarded_for]);
     if !(trusts && head.find(Known::XForwardedProto).is_some()) {
-        drop |= bits(fields, Known::XForwardedProto);
+        drop |= fields.bits(Known::XForwardedProto);
         add.push(b"X-Forwarded-Proto", if origin.tls { b"https" } else { b"http" });
     }
     if !(trusts && head.find(Known::XForwardedHost).is_some()) {
-        drop |= bits(fields, Known::XForwardedHost);
+        drop |= fields.bits(Known::XForwardedHost);
         add.push(b"X-Forwarded-Host", head.authority.of(buf));
     }
     if let Some(forwarded) = forwarded {
@@ -257,11 +256,11 @@ pub fn request<R>(
     }
     add.push(b"Via", &scratch[via]);
     if policy.request_id == RequestId::Replace || head.find(Known::XRequestId).is_none() {
-        drop |= bits(fields, Known::XRequestId);
+        drop |= fields.bits(Known::XRequestId);
         add.push(b"X-Request-Id", identity.request_id());
     }
     if !head.find(Known::Traceparent).is_some_and(|field| is_traceparent(field.value.of(buf))) {
-        drop |= bits(fields, Known::Traceparent) | bits(fields, Known::Tracestate);
+        drop |= fields.bits(Known::Traceparent) | fields.bits(Known::Tracestate);
         add.push(b"traceparent", identity.traceparent());
     }
     connection_fields(&mut add, head, buf, upgrade);
@@ -325,7 +324,7 @@ fn changed_request<R>(
     let target = changes.target().filter(|_| head.method != http1::Method::Connect).unwrap_or(target);
     let mut all = AllAdded::new();
     if let Some(host) = changes.host() {
-        drop |= bits(fields, Known::Host);
+        drop |= fields.bits(Known::Host);
         all.push(b"Host", host);
     }
     let hides = |name: &[u8]| filters.is_some_and(|filters| filters.request.drops(name));
@@ -344,7 +343,7 @@ fn client_cert(out: &mut Vec<u8>, request: &Request<'_>, drop: &mut u128) -> Opt
     if mode == ClientCert::Forward {
         return None;
     }
-    *drop |= bits(&head.fields, Known::XForwardedClientCert);
+    *drop |= head.fields.bits(Known::XForwardedClientCert);
     let peer = peer.filter(|_| mode != ClientCert::Sanitize)?;
     let start = out.len();
     if mode == ClientCert::Append {
@@ -440,10 +439,10 @@ pub fn response<R>(
     use crate::exchange::body::Framing;
     let mut drop = http1::hop_by_hop(&head.fields, head.named_by_connection);
     if framed.framing == Framing::Unchunked {
-        drop |= bits(&head.fields, Known::TransferEncoding) | bits(&head.fields, Known::Trailer);
+        drop |= head.fields.bits(Known::TransferEncoding) | head.fields.bits(Known::Trailer);
     }
     if head.tunnels {
-        drop |= bits(&head.fields, Known::TransferEncoding) | bits(&head.fields, Known::ContentLength);
+        drop |= head.fields.bits(Known::TransferEncoding) | head.fields.bits(Known::ContentLength);
     }
     let mut add = Added::new();
     if framed.framing == Framing::Chunked {

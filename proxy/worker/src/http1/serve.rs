@@ -22,7 +22,7 @@ use crate::exchange::{self, Leg, Outcome, Request, changes};
 use crate::fault::{Fault, Side, Step};
 use crate::http2::{grpc, tunnel};
 use crate::shard::Shard;
-use crate::upstream::Conn;
+use crate::upstream::{Conn, Lease};
 
 /// Serves a connection until it ends; true at once if it begins with the preface of HTTP/2, which is left to be read.
 ///
@@ -165,13 +165,16 @@ async fn one(
     let mut head = shard.take_request();
     let read = read_head(stream, listener, begun, &mut head, &mut bytes).await;
     stream.deadline().disarm();
-    ledger.mark(Mark::HeadComplete, clock::now());
+    // Most heads were whole when their first byte was seen.
+    ledger.mark(Mark::HeadComplete, if matches!(read, Ok(Read::AtOnce)) { begun } else { clock::now() });
     let keep = match read {
-        Ok(true) => exchange_one(shard, stream, entry, listener, origin, served, &mut head, &bytes, ledger).await,
-        Ok(false) => false,
+        Ok(Read::AtOnce | Read::Waited) => {
+            exchange_one(shard, stream, entry, listener, origin, served, &mut head, &bytes, ledger).await
+        }
+        Ok(Read::Nothing) => false,
         Err(fault) => {
-            let outcome = Outcome::rejected(fault);
-            conclude(shard, stream, entry, listener, origin, None, outcome, ledger).await
+            let ended = Ended { shard, entry, listener, origin, request: None };
+            Box::pin(ended.conclude(stream, &mut Outcome::rejected(fault), ledger)).await
         }
     };
     shard.give_head(bytes);
@@ -179,14 +182,24 @@ async fn one(
     keep
 }
 
-/// Reads a head into `bytes` and parses it. `Ok(false)`: the client ended between two requests.
+/// How a head came.
+enum Read {
+    /// It was all there.
+    AtOnce,
+    /// It was waited for.
+    Waited,
+    /// It did not: the client ended between two requests.
+    Nothing,
+}
+
+/// Reads a head into `bytes` and parses it.
 async fn read_head(
     stream: &mut Stream,
     listener: &Listener,
     begun: Nanos,
     head: &mut RequestHead,
     bytes: &mut Vec<u8>,
-) -> Result<bool, Fault> {
+) -> Result<Read, Fault> {
     let limits = super::limits(&listener.http);
     let mut scanner = HeadScanner::default();
     let mut armed = false;
@@ -206,7 +219,7 @@ async fn read_head(
             }
             // Nothing but empty lines: there was no request.
             Ok(_) if stream.buffered().iter().all(|byte| matches!(byte, b'\r' | b'\n')) => {
-                return Ok(false);
+                return Ok(Read::Nothing);
             }
             _ => return Err(Fault::new(Side::Downstream, Step::Head, Reason::ClientLeft)),
         }
@@ -214,7 +227,7 @@ async fn read_head(
     bytes.extend_from_slice(&stream.buffered()[..end]);
     stream.consume(end);
     head.parse(bytes, &limits).map_err(Fault::rejected)?;
-    Ok(true)
+    Ok(if armed { Read::Waited } else { Read::AtOnce })
 }
 
 /// A head that is not complete yet may already be too long.
@@ -255,15 +268,20 @@ async fn exchange_one(
     let deadline = Deadline::of_http1(head, bytes, listener, ledger.latest());
     let request = Request { head, bytes, origin, identity: &identity, listener, deadline };
     listener.meters.core(shard.outfit.core).requests.add(1);
-    let outcome = if deadline.is_none_or(|deadline| !deadline.is_call()) {
-        exchange::run(shard, &request, &mut Leg::Http1(stream), ledger).await
+    let mut outcome = Outcome::default();
+    let mut leg = Leg::Http1(stream);
+    if deadline.is_none_or(|deadline| !deadline.is_call()) {
+        exchange::run(shard, &request, &mut leg, ledger, &mut outcome).await;
     } else {
-        let mut outcome = Outcome::default();
-        let mut leg = Leg::Http1(stream);
         Box::pin(exchange::run_bounded(shard, &request, &mut leg, ledger, &mut outcome)).await;
-        outcome
-    };
-    conclude(shard, stream, entry, listener, origin, Some(&request), outcome, ledger).await
+    }
+    let ended = Ended { shard, entry, listener, origin, request: Some(&request) };
+    if outcome.keep && outcome.fault.is_none() && !outcome.tunnels {
+        ended.book(&outcome, ledger);
+        return true;
+    }
+    // Boxed: the common end has nothing to wait for, and so needs no room for it.
+    Box::pin(ended.conclude(stream, &mut outcome, ledger)).await
 }
 
 /// The end-to-end tests break a connection's task on purpose: builds for debugging panic at the path in
@@ -277,52 +295,60 @@ fn panic_on_request(head: &RequestHead, bytes: &[u8]) {
     }
 }
 
-/// Answers what failed, tunnels what was upgraded, and keeps the books. Says whether the connection goes on.
-#[allow(clippy::too_many_arguments, reason = "each is a different part of one exchange")]
-async fn conclude(
-    shard: &Rc<Shard>,
-    stream: &mut Stream,
-    entry: &Entry,
-    listener: &Arc<Listener>,
-    origin: &Origin,
-    request: Option<&Request<'_>>,
-    mut outcome: Outcome,
-    ledger: &mut Ledger,
-) -> bool {
-    let mut keep = outcome.keep;
-    if let Some(fault) = outcome.fault {
-        keep = answer(stream, listener, request, &fault, &mut outcome).await;
-        ledger.mark(Mark::ResponseWritten, clock::now());
+/// An exchange that has ended, on its connection.
+struct Ended<'a> {
+    shard: &'a Rc<Shard>,
+    entry: &'a Entry,
+    listener: &'a Arc<Listener>,
+    origin: &'a Origin,
+    request: Option<&'a Request<'a>>,
+}
+
+impl Ended<'_> {
+    fn book(&self, outcome: &Outcome, ledger: &Ledger) {
+        access_log::conclude(self.shard, self.listener, self.origin, self.request, outcome, ledger);
     }
-    if let Some(mut lease) = outcome.tunnel.take() {
-        entry.doing.set(Doing::Tunnel);
-        let idle = listener.tcp.as_ref().map_or(std::time::Duration::from_secs(3600), |tcp| tcp.idle_timeout);
-        ledger.enter(onehop_meter::ledger::State::UpstreamWait, clock::now());
+
+    /// Answers what failed, tunnels what was upgraded, and keeps the books. Says whether the connection goes on.
+    async fn conclude(&self, stream: &mut Stream, outcome: &mut Outcome, ledger: &mut Ledger) -> bool {
+        let mut keep = outcome.keep;
+        if let Some(fault) = outcome.fault {
+            keep = answer(stream, self.listener, self.request, &fault, outcome).await;
+            ledger.mark(Mark::ResponseWritten, clock::now());
+        }
+        if let Some(lease) = outcome.tunnel.take() {
+            self.entry.doing.set(Doing::Tunnel);
+            self.tunnel(stream, lease, outcome, ledger).await;
+            keep = false;
+        }
+        self.book(outcome, ledger);
+        // Without a failure: the client may still be sending what the upstream did not want.
+        let lingers = if outcome.fault.is_some() { !outcome.started } else { !outcome.tunnels };
+        if !keep && lingers {
+            self.entry.doing.set(Doing::Closing);
+            reply::linger(stream).await;
+        }
+        keep
+    }
+
+    async fn tunnel(&self, stream: &mut Stream, mut lease: Lease, outcome: &mut Outcome, ledger: &mut Ledger) {
+        use onehop_meter::ledger::State;
+        let idle = self.listener.tcp.as_ref().map_or(std::time::Duration::from_secs(3600), |tcp| tcp.idle_timeout);
+        ledger.enter(State::UpstreamWait, clock::now());
         let (up, down) = match &mut lease.conn {
             Conn::Http1(pooled) => {
                 let passed = onehop_net::relay::relay(stream, &mut pooled.stream, idle).await;
                 (passed.up, passed.down)
             }
             Conn::Http2(channel) => {
-                let limits = super::limits(&listener.http);
+                let limits = super::limits(&self.listener.http);
                 Box::pin(tunnel::relay(&mut Leg::Http1(stream), &mut Leg::Http2(channel), limits, idle)).await
             }
         };
         outcome.bytes_in += up;
         outcome.bytes_out += down;
-        ledger.enter(onehop_meter::ledger::State::Hop, clock::now());
-        keep = false;
+        ledger.enter(State::Hop, clock::now());
     }
-    access_log::conclude(shard, listener, origin, request, &outcome, ledger);
-    if !keep && outcome.fault.is_some() && !outcome.started {
-        entry.doing.set(Doing::Closing);
-        reply::linger(stream).await;
-    } else if !keep && outcome.fault.is_none() && !outcome.tunnels {
-        // The client may still be sending what the upstream did not want.
-        entry.doing.set(Doing::Closing);
-        reply::linger(stream).await;
-    }
-    keep
 }
 
 /// Sends the answer to a failed request, or cuts a response that cannot be completed.
@@ -372,4 +398,27 @@ async fn answer(
 /// Counts a fault that has no request.
 pub fn count_fault(shard: &Shard, listener: &Listener, reason: Reason) {
     listener.meters.core(shard.outfit.core).faults[reason as usize].add(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nothing<T>() -> T {
+        unreachable!("only the size of what it would be given to is of interest")
+    }
+
+    fn size_of_future<F: Future>(_: impl Fn() -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_that_idles_holds_no_exchange() {
+        let idle = size_of_future(|| serve(nothing(), nothing(), nothing(), nothing(), nothing()));
+        let busy = size_of_future(|| busy(nothing(), nothing(), nothing(), nothing(), nothing(), nothing()));
+        let outcome = size_of::<Outcome>();
+        println!("idle {idle} busy {busy} outcome {outcome} stream {}", size_of::<Stream>());
+        assert!(idle <= 256, "{idle} bytes for each idle connection");
+        assert!(busy <= 4096, "{busy} bytes for each busy one");
+    }
 }

@@ -12,13 +12,13 @@ use std::time::Duration;
 use onehop_meter::names::Reason;
 use onehop_net::Stream;
 use onehop_net::clock::{self, Nanos};
-use onehop_plan::balance::Ask;
+use onehop_plan::Protocol;
 use onehop_plan::limit::Gate;
 use onehop_plan::model::Labels;
 use onehop_plan::outlier::Event;
-use onehop_plan::{Cluster, Protocol};
 
 use super::mux::{self, Ride};
+use super::pick::pick;
 use super::pool::Pooled;
 use super::{ClusterState, EndpointState, nanos, net_address, share};
 use crate::exchange::Leg;
@@ -131,7 +131,7 @@ struct Account {
 }
 
 /// A place at an endpoint, counted over all cores.
-struct Place(Arc<Gate>);
+pub struct Place(Arc<Gate>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -188,6 +188,14 @@ impl Lease {
     }
 }
 
+/// What a lease began with.
+pub enum Begun {
+    /// A pooled connection: nothing had to be waited for.
+    Leased(Lease),
+    /// It takes [`finish`] to go on with this endpoint, or to find one.
+    Open(Option<Chosen>),
+}
+
 /// Leases a connection at `now`, of an endpoint chosen by `hash` where the cluster chooses by values. `avoid` lists the
 /// endpoints that failed this request already; another one is preferred, the same one is used if it is alone.
 ///
@@ -200,11 +208,58 @@ pub async fn lease(
     avoid: &mut Vec<usize>,
     now: Nanos,
 ) -> Result<Lease, Fault> {
+    match begin(cluster, wanted, sought, avoid, now)? {
+        Begun::Leased(lease) => Ok(lease),
+        Begun::Open(chosen) => finish(cluster, wanted, sought, avoid, now, chosen).await,
+    }
+}
+
+/// The part of a lease that never waits, and is all that most requests need: they carry no future of the rest about.
+///
+/// # Errors
+/// As [`lease`].
+pub fn begin(
+    cluster: &Rc<ClusterState>,
+    wanted: Wanted,
+    sought: Sought<'_>,
+    avoid: &[usize],
+    now: Nanos,
+) -> Result<Begun, Fault> {
+    if cluster.cluster.borrow().original.is_some() {
+        return Ok(Begun::Open(None));
+    }
+    let Some((index, endpoint, place)) = choose(cluster, sought, avoid, &mut Vec::new(), now)? else {
+        return Ok(Begun::Open(None));
+    };
+    let is_plain = cluster.cluster.borrow().protocol == Protocol::Http1;
+    Ok(match if is_plain { reuse(cluster, &endpoint, wanted, place, now) } else { Err(place) } {
+        Ok(lease) => {
+            sought.picked.inspect(|picked| picked.set(index));
+            Begun::Leased(lease)
+        }
+        Err(place) => Begun::Open(Some((index, endpoint, place))),
+    })
+}
+
+/// The rest of a lease: waits, connects, or shares a connection.
+///
+/// # Errors
+/// As [`lease`].
+pub async fn finish(
+    cluster: &Rc<ClusterState>,
+    wanted: Wanted,
+    sought: Sought<'_>,
+    avoid: &mut Vec<usize>,
+    now: Nanos,
+    mut chosen: Option<Chosen>,
+) -> Result<Lease, Fault> {
     let mut waited = false;
     // Endpoints at a limit of their own.
     let mut full = Vec::new();
     loop {
-        let (index, endpoint, place) = if cluster.cluster.borrow().original.is_some() {
+        let (index, endpoint, place) = if let Some(chosen) = chosen.take() {
+            chosen
+        } else if cluster.cluster.borrow().original.is_some() {
             (usize::MAX, cluster.original_endpoint(sought, now)?, None)
         } else {
             match choose(cluster, sought, avoid, &mut full, now)? {
@@ -256,6 +311,7 @@ pub async fn lease(
     }
 }
 
+/// An endpoint by its index, and the place there where those are limited.
 type Chosen = (usize, Rc<EndpointState>, Option<Place>);
 
 /// An endpoint, and a place there where those are limited. `Ok(None)`: there are endpoints, but all are full.
@@ -300,45 +356,6 @@ async fn wait_for_place(cluster: &ClusterState, sought: Sought<'_>) -> Result<()
         endpoints.iter().any(has_place)
     };
     cluster.wait_in_line(timeout, Some(&has_room)).await.map_err(|fault| sought.late(fault))
-}
-
-fn pick(cluster: &ClusterState, sought: Sought<'_>, avoid: &[usize], full: &[usize], now: Nanos) -> Option<usize> {
-    let config = cluster.cluster.borrow();
-    let endpoints = cluster.endpoints.borrow();
-    if let Some(stuck) = sought.stuck.filter(|stuck| !avoid.contains(stuck) && !full.contains(stuck))
-        && is_fit(&config, stuck, sought.subset)
-    {
-        return Some(stuck);
-    }
-    let load = |index: usize| endpoints.get(index).map_or(0, |endpoint| endpoint.active.get());
-    let latency = |index: usize| endpoints.get(index).and_then(|endpoint| endpoint.latency.get().expected(now));
-    let ask = Ask { load: &load, latency: &latency, avoid, hash: sought.hash, now };
-    let picked = if full.is_empty() {
-        let elsewhere = if avoid.is_empty() { None } else { in_another_zone(cluster, &config, sought, &ask) };
-        elsewhere.or_else(|| cluster.balance(&config, sought.subset, &ask))
-    } else {
-        let both: Vec<usize> = avoid.iter().chain(full).copied().collect();
-        cluster.balance(&config, sought.subset, &Ask { avoid: &both, ..ask })
-    };
-    let picked = picked.or_else(|| cluster.balance(&config, sought.subset, &Ask { avoid: full, ..ask }));
-    picked.filter(|index| *index < endpoints.len())
-}
-
-/// After a failure another zone is better, but not a tier that stands by.
-fn in_another_zone(cluster: &ClusterState, config: &Cluster, sought: Sought<'_>, ask: &Ask<'_>) -> Option<usize> {
-    let avoid = config.endpoints.zones_of(ask.avoid)?;
-    let found = cluster.balance(config, sought.subset, &Ask { avoid: &avoid, ..*ask })?;
-    let tier = |index| config.endpoints.priority(index);
-    (tier(found) <= tier(ask.avoid[0])).then_some(found)
-}
-
-/// Whether the endpoint that a client's cookie names can serve it.
-fn is_fit(config: &Cluster, index: usize, subset: Option<&Arc<Labels>>) -> bool {
-    let Some(endpoint) = config.endpoints.endpoints.get(index) else { return false };
-    let labels = &endpoint.placement.labels;
-    endpoint.is_usable()
-        && endpoint.weight > 0
-        && subset.is_none_or(|subset| subset.iter().all(|(key, value)| labels.get(key) == Some(value)))
 }
 
 /// A pooled connection, or the place back.

@@ -7,6 +7,7 @@ mod line;
 mod mux;
 mod original;
 pub mod outlier;
+mod pick;
 mod pool;
 
 use std::cell::{Cell, RefCell};
@@ -24,7 +25,7 @@ use onehop_plan::model::{Fallback, Labels};
 use onehop_plan::resilience::{Budget, Quantile};
 use onehop_plan::{Address, Cluster, Endpoint};
 
-pub use lease::{Conn, Lease, Sought, Wanted, lease};
+pub use lease::{Begun, Conn, Lease, Sought, Wanted, begin, finish, lease};
 use line::Waiter;
 use mux::Muxes;
 pub use pool::{Bounds, Pool};

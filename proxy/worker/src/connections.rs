@@ -97,9 +97,9 @@ impl Rest {
     }
 }
 
-/// Connections of a core that may keep the box of their busy period (about 3 KiB) while they wait for the next
+/// Connections of a core that may keep the box of their busy period (below 3 KiB) while they wait for the next
 /// request: making it anew for each request costs CPU, and keeping it for every idle connection costs memory.
-const KEPT_BOXES: usize = 128;
+const KEPT_BOXES: usize = 64;
 /// How many busy connections are passed over in search of one that idles.
 const PASSED_OVER: usize = 8;
 

@@ -99,3 +99,14 @@ fn a_closed_idle_connection_is_not_quiet() {
         assert!(!stream.is_quiet());
     });
 }
+
+#[test]
+fn what_waits_for_an_idle_connection_is_small() {
+    on_core(|| async {
+        let (stream, _client) = pair();
+        let pump = stream.pump.as_ref().map_or(0, |pump| size_of_val(&**pump));
+        let own = size_of::<Stream>();
+        println!("pump {pump}, stream {own}, slot {}", size_of::<Slot>());
+        assert!(pump > 0 && pump + own + size_of::<Slot>() <= 512, "{pump} bytes to read, {own} of its own");
+    });
+}

@@ -35,12 +35,14 @@ impl Duplex {
     }
 
     /// Posts one read into the buffer's room and waits for it. Never drop it and go on: bytes would be lost.
-    pub async fn read(&self, buf: Buf) -> (io::Result<usize>, Buf) {
+    ///
+    /// (The operation is made here: an `async fn` would keep the buffer's place for as long as a connection idles.)
+    pub fn read(&self, buf: Buf) -> impl Future<Output = (io::Result<usize>, Buf)> {
         // SAFETY: the engine's stream is one reference-counted descriptor; `read` uses the exclusive reference only
         // to clone it when the operation is made, and nothing else of the stream is ever written. The type is
         // bound to this thread, so no two references are used at the same instant.
         let stream = unsafe { &mut *self.inner.get() };
-        stream.read(buf).await
+        stream.read(buf)
     }
 
     /// Waits until something can be read (or the end or an error waits), holding no buffer.

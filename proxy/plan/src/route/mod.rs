@@ -150,7 +150,15 @@ impl HostTable {
         {
             return Some(route);
         }
-        self.by_shape(number, root, 0, facts, scratch)
+        let (_, id) = root.first()?;
+        self.by_root(number, *id, facts, scratch)
+    }
+
+    /// The prefix `/` takes every path, so none of its segments is looked at.
+    fn by_root(&self, number: u32, id: u32, facts: &Facts<'_>, scratch: &mut Scratch) -> Option<&Arc<Route>> {
+        let is_key = |key: &[u8]| key == number.to_le_bytes();
+        let value = self.patterns.find(EXACT_PATH + 1 + id, u64::from(number), is_key)?;
+        self.pick(value, facts, scratch)
     }
 
     fn pick(&self, value: table::Value, facts: &Facts<'_>, scratch: &mut Scratch) -> Option<&Arc<Route>> {

@@ -1,6 +1,10 @@
 //! Heads parsed in place, to offsets. httparse does the scanning with every lenient switch off; what it lets
 //! through and a strict reader must not is refused here.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use super::fields::{Fields, kind};
 use super::rules::Reject;
 
@@ -189,7 +193,18 @@ impl HeadScanner {
     #[inline]
     pub fn find_end(&mut self, buf: &[u8]) -> Option<usize> {
         // Empty lines in front of a request are skipped by the parser (RFC 9112 2.2).
-        let mut at = self.scanned.max(leading(buf));
+        let start = self.scanned.max(leading(buf));
+        // A whole head in order, found in two strides.
+        if let Some(blank) = BLANK.find(&buf[start..])
+            && BARE.find(&buf[start..start + blank + 1]).is_none()
+        {
+            return Some(start + blank + 3);
+        }
+        self.find_line_by_line(buf, start)
+    }
+
+    fn find_line_by_line(&mut self, buf: &[u8], start: usize) -> Option<usize> {
+        let mut at = start;
         while let Some(offset) = position_of_lf(&buf[at..]) {
             let lf = at + offset;
             match (buf.get(lf + 1), buf.get(lf + 2)) {
@@ -211,6 +226,9 @@ impl HeadScanner {
         self.scanned = 0;
     }
 }
+
+static BLANK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n\r\n"));
+static BARE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n\n"));
 
 #[inline]
 pub(super) fn position_of_lf(bytes: &[u8]) -> Option<usize> {
@@ -345,6 +363,12 @@ impl Framing {
     }
 
     fn connection(&mut self, value: &[u8], fields: &[Field], head: &[u8]) {
+        // As nearly everyone writes it.
+        match value {
+            b"keep-alive" => return self.keep_alive = true,
+            b"close" => return self.close = true,
+            _ => {}
+        }
         for token in value.split(|byte| *byte == b',') {
             let token = token.trim_ascii();
             if token.eq_ignore_ascii_case(b"close") {

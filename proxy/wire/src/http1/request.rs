@@ -240,16 +240,41 @@ static REG_NAME: [bool; 256] = {
 
 /// A host (name, IPv4 or bracketed IPv6) and an optional port (RFC 3986 3.2); no user information. May be empty.
 pub fn is_authority(value: &[u8]) -> bool {
-    let (host, port) = match value.iter().rposition(|byte| *byte == b':') {
-        Some(at) if !value.ends_with(b"]") => (&value[..at], &value[at + 1..]),
-        _ => (value, &[][..]),
-    };
-    let port_ok = port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
-    let host_ok = match host {
-        [b'[', inner @ .., b']'] => {
-            !inner.is_empty() && inner.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+    let (named, rest) = match value {
+        [b'[', ..] => {
+            let end = value.iter().position(|byte| *byte == b']').unwrap_or(0);
+            let inner = value.get(1..end).unwrap_or_default();
+            let is_inner = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+            (!inner.is_empty() && inner.iter().all(is_inner), value.get(end + 1..).unwrap_or_default())
         }
-        _ => host.iter().all(|byte| REG_NAME[usize::from(*byte)]),
+        _ => {
+            let end = value.iter().position(|byte| !REG_NAME[usize::from(*byte)]).unwrap_or(value.len());
+            (end > 0, &value[end..])
+        }
     };
-    port_ok && host_ok && (value.is_empty() || !host.is_empty())
+    match rest {
+        [] => named || value.is_empty(),
+        [b':', port @ ..] => named && port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_authority;
+
+    #[test]
+    fn authorities_are_hosts_with_or_without_a_port() {
+        for good in
+            ["", "a", "a.example", "a.example:", "a.example:8080", "127.0.0.1:1", "[::1]", "[::1]:443", "a%41_~!"]
+        {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            ":80", "a:b", "a:123456", "a:1:2", "a@b", "a b", "a,b", "a/", "[]", "[]:1", "[::1", "::1]", "[::1]x",
+            "[::1]:x", "[g::1]", "a]", "[a]]", "a[", "[[::1]]", "[::1]]:1",
+        ] {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
+    }
 }

@@ -98,18 +98,18 @@ fn named(fields: &Fields, buf: &[u8], name: &[u8]) -> u128 {
 fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
     // Once per request, where the general formatting would show.
     if let IpAddr::V4(ip) = ip {
-        for (index, octet) in ip.octets().into_iter().enumerate() {
-            if index > 0 {
-                out.push(b'.');
+        let (mut text, mut at) = ([0; 16], 0);
+        for octet in ip.octets() {
+            for (digit, least) in [(octet / 100, 100), (octet / 10 % 10, 10), (octet % 10, 0)] {
+                if octet >= least {
+                    text[at] = b'0' + digit;
+                    at += 1;
+                }
             }
-            if octet >= 100 {
-                out.push(b'0' + octet / 100);
-            }
-            if octet >= 10 {
-                out.push(b'0' + octet / 10 % 10);
-            }
-            out.push(b'0' + octet % 10);
+            text[at] = b'.';
+            at += 1;
         }
+        out.extend_from_slice(&text[..at - 1]);
         return;
     }
     // Writing to a vector cannot fail.
@@ -489,6 +489,15 @@ pub fn response<R>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_written_as_everyone_writes_them() {
+        for ip in ["0.0.0.0", "9.10.99.100", "127.0.0.1", "255.255.255.255", "1.200.30.4", "2001:db8::1"] {
+            let mut out = b"for=".to_vec();
+            write_ip(&mut out, ip.parse().expect("an address"));
+            assert_eq!(String::from_utf8(out).expect("ASCII"), format!("for={ip}"));
+        }
+    }
 
     #[test]
     fn tokens_are_found_in_lists() {

@@ -216,4 +216,7 @@ fn a_check_by_grpc_that_is_never_answered_fails() {
     let other = Origin::echo();
     let proxy = start(&folder(), other.address(), &format!("protocol = \"http2\"\n{health}"));
     eventually("it fails", || state(&proxy).0 == "unhealthy");
+    // Not even HTTP/2's preface is understood by HTTP/1.
+    assert!(state(&proxy).1.starts_with("it does not speak HTTP/2"), "{:?}", state(&proxy));
+    shows(&proxy, "onehop_endpoint_state", "reason=\"protocol\"", 1.0);
 }

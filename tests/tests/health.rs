@@ -69,18 +69,21 @@ fn an_endpoint_that_fails_all_is_out_after_its_threshold_over_all_cores() {
 fn an_ejected_endpoint_comes_back() {
     let origins = [origin(), origin()];
     origins[0].is_sick.store(true, Ordering::SeqCst);
-    let proxy = start(&origins, "outlier = { consecutive_5xx = 2, ejection = \"300ms\" }");
+    let proxy = start(&origins, "outlier = { consecutive_5xx = 2, ejection = \"1s\" }");
     let mut client = proxy.connect("edge");
     eventually("it is ejected", || {
         client.get("/");
         state(&proxy, &origins[0]).0 == "ejected"
     });
+    let said = proxy.wait_for_error("is ejected for ");
+    assert!(said.contains(&origins[0].origin.address().to_string()) && said.ends_with(": consecutive-5xx"), "{said}");
     origins[0].is_sick.store(false, Ordering::SeqCst);
     let before = origins[0].asked.load(Ordering::SeqCst);
     eventually("it serves again", || {
         client.get("/");
         origins[0].asked.load(Ordering::SeqCst) > before
     });
+    proxy.wait_for_error("is no longer ejected");
 }
 
 #[test]
@@ -187,5 +190,77 @@ fn when_every_endpoint_is_out_the_panic_threshold_decides() {
         eventually("the threshold decides", || proxy.connect("edge").get("/").status == status);
         origins.iter().for_each(|sick| sick.is_sick.store(false, Ordering::SeqCst));
         eventually("they serve again", || proxy.connect("edge").get("/").status == 200);
+    }
+}
+
+/// The clock jumps for a process that is stopped for a while, as for a machine that was suspended or moved: everything that
+/// was timed is due at once.
+#[test]
+fn a_process_that_stood_still_goes_on() {
+    let origins = [origin(), origin()];
+    let cluster = "outlier = { consecutive_5xx = 3, ejection = \"200ms\", interval = \"100ms\" }\nhealth = { http = \"/healthz\", interval = \"50ms\", timeout = \"300ms\", unhealthy = 1, healthy = 1 }\npool = { idle_timeout = \"500ms\" }";
+    let proxy = start(&origins, cluster);
+    let mut idle = proxy.connect("edge");
+    for _ in 0..4 {
+        assert_eq!(idle.get("/").status, 200);
+    }
+    eventually("checks are made", || proxy.metric("onehop_health_checks_total", "") >= 4.0);
+    proxy.signal("STOP");
+    let mut waiting = proxy.connect("edge");
+    waiting.send("GET /meanwhile HTTP/1.1\r\nHost: a\r\n\r\n");
+    // The fault itself: longer than every time-out above.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    proxy.signal("CONT");
+    assert_eq!(waiting.response().status, 200);
+    assert_eq!(idle.get("/").status, 200);
+    eventually("it is alive and ready", || proxy.admin("/live").0 == 200 && proxy.admin("/ready").0 == 200);
+    // What was found out about the endpoints before is worth nothing by now; they are found out about anew.
+    eventually("both are healthy", || origins.iter().all(|sick| state(&proxy, sick).0 == "healthy"));
+    let asked = || origins.iter().map(|sick| sick.asked.load(Ordering::SeqCst)).collect::<Vec<_>>();
+    let before = asked();
+    eventually("both serve", || {
+        assert_eq!(idle.get("/").status, 200);
+        asked().iter().zip(&before).all(|(now, before)| now > before)
+    });
+}
+
+/// Answers in turn by these statuses, each after a while.
+fn answering(statuses: &'static [&'static str], millis: u64) -> Origin {
+    let count = AtomicUsize::new(0);
+    Origin::start(move |connection| {
+        while connection.head().is_some() {
+            std::thread::sleep(std::time::Duration::from_millis(millis));
+            let status = statuses[count.fetch_add(1, Ordering::SeqCst) % statuses.len()];
+            connection.send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
+        }
+    })
+}
+
+#[test]
+fn each_kind_of_failure_ejects_by_its_name() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let window = "min_requests = 10, interval = \"300ms\"";
+    for (policy, bad, cause) in [
+        ("consecutive_gateway_errors = 3".to_owned(), Some(answering(&["503 Busy"], 0)), "consecutive-gateway-errors"),
+        ("consecutive_connect_failures = 2".to_owned(), None, "consecutive-connect-failures"),
+        (format!("success_rate = 0.8, {window}"), Some(answering(&["500 Bad", "200 OK"], 0)), "success-rate"),
+        (format!("latency_factor = 4, {window}"), Some(answering(&["200 OK"], 30)), "latency"),
+    ] {
+        let good = [answering(&["200 OK"], 0), answering(&["200 OK"], 0)];
+        let bad = bad.as_ref().map_or(free, Origin::address);
+        let proxy = Proxy::start(&format!(
+            "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"c\"\n[[cluster]]\nname = \"c\"\nendpoints = [\"{bad}\", \"{}\", \"{}\"]\noutlier = {{ consecutive_5xx = 1000, {policy}, ejection = \"60s\" }}\n",
+            good[0].address(),
+            good[1].address()
+        ));
+        let mut client = proxy.connect("edge");
+        eventually(cause, || {
+            client.get("/");
+            let shown = proxy
+                .metric("onehop_endpoint_state", &format!("endpoint=\"{bad}\",state=\"ejected\",reason=\"{cause}\""));
+            shown == 1.0
+        });
+        let said = proxy.wait_for_error("is ejected for ");
+        assert!(said.contains(&bad.to_string()) && said.ends_with(&format!(": {cause}")), "{said}");
     }
 }

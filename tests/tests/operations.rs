@@ -40,6 +40,16 @@ fn a_drained_endpoint_gets_nothing_until_it_is_restored() {
     assert_eq!(proxy.connect("edge").get("/").status, 503);
     assert_eq!(post("restore"), 200);
     assert_eq!(proxy.connect("edge").get("/").status, 200);
+    // As tools write it that encode what need not be.
+    let encoded = origin.address().to_string().replace(':', "%3A");
+    assert_eq!(proxy.admin_post(&format!("/clusters/drain?endpoint={encoded}&cluster=origin")).0, 200);
+    assert_eq!(proxy.connect("edge").get("/").status, 503);
+    let (status, why) = proxy.admin_post("/clusters/drain?cluster=orgin&endpoint=127.0.0.1:1");
+    assert!(status == 404 && why.contains("no endpoint \"127.0.0.1:1\" in a cluster \"orgin\""), "{status} {why}");
+    // What changes something is not done by a link.
+    let (status, why) = proxy.admin(&format!("/clusters/restore?cluster=origin&endpoint={encoded}"));
+    assert!(status == 405 && why.contains("POST"), "{status} {why}");
+    assert_eq!(proxy.connect("edge").get("/").status, 503);
 }
 
 #[test]

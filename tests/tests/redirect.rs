@@ -165,3 +165,40 @@ fn unknown_destinations_are_passed_on_or_refused_as_configured() {
         assert!(ourselves.is_err(), "{ourselves:?}");
     }
 }
+
+/// The checks of a sidecar's own cluster go where they are meant to go: if they were captured, they would be refused as an
+/// unknown destination.
+#[test]
+fn a_sidecars_own_checks_are_not_captured() {
+    let more = |address: &str| {
+        format!(
+            "unknown = \"refuse\"\n[[listener]]\nname = \"own\"\naddress = \"127.0.0.1:7000\"\n[[route]]\nlisteners = [\"own\"]\ncluster = \"checked\"\n\
+             [[cluster]]\nname = \"checked\"\nendpoints = [\"{address}:8080\"]\npanic_threshold = 0\n\
+             health = {{ http = \"/checked\", interval = \"50ms\", unhealthy = 1 }}\n"
+        )
+    };
+    let Some(setting) = setting(5, &more("10.77.5.2"), false) else { return };
+    let net = &setting.net;
+    assert_eq!(net.four[1], "10.77.5.2");
+    net.redirect(0, &["up", "--mark", MARK]);
+    let sidecar = net.sidecar(0, &setting.folder.join("web.toml"));
+    let figure = |name: &str| {
+        let metrics = net.metrics(0);
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    eventually("checks are made", || figure("onehop_health_checks_total") >= 3.0);
+    assert_eq!(figure("onehop_health_check_failures_total"), 0.0);
+    let metrics = net.metrics(0);
+    assert!(!metrics.contains("reason=\"destination-refused\""), "{metrics}");
+    assert!(net.curl("http://127.0.0.1:7000/x").expect("an answer").starts_with("/x "));
+    // What has no mark is captured all the same.
+    assert!(net.curl(&format!("http://{}:2526/", net.four[1])).is_err());
+    eventually("it is refused", || net.metrics(0).contains("reason=\"destination-refused\""));
+    // And so are the checks of a sidecar that marks nothing.
+    drop(sidecar);
+    let web = std::fs::read_to_string(setting.folder.join("web.toml")).expect("readable");
+    put(&setting.folder.join("unmarked.toml"), &web.replace(&format!("mark = {MARK}\n"), ""));
+    let _sidecar = net.sidecar(0, &setting.folder.join("unmarked.toml"));
+    eventually("they fail", || figure("onehop_health_check_failures_total") >= 1.0);
+}

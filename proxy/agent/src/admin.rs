@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use onehop_plan::order::{ConnectionInfo, Order};
+use onehop_plan::route::query_value;
 use onehop_plan::{DRAINED, Snapshot};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -115,6 +116,9 @@ async fn answer(request: Request<Incoming>, shared: Shared) -> Result<Reply, Inf
         }
         (&Method::POST, "/clusters/drain" | "/clusters/restore") => {
             drain_endpoint(&shared, request.uri().query().unwrap_or(""), path.ends_with("drain"))
+        }
+        (_, "/clusters/drain" | "/clusters/restore") => {
+            reply(StatusCode::METHOD_NOT_ALLOWED, "text/plain", format!("{path} changes something: ask by POST\n"))
         }
         (&Method::GET | &Method::HEAD, "/") => reply(StatusCode::OK, "text/plain", INDEX.to_owned()),
         (&Method::GET | &Method::HEAD, _) => reply(StatusCode::NOT_FOUND, "text/plain", INDEX.to_owned()),
@@ -253,7 +257,10 @@ fn connections(shared: &Shared) -> Value {
 }
 
 fn drain_endpoint(shared: &Shared, query: &str, drain: bool) -> Reply {
-    let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap_or("");
+    let value = |name: &str| {
+        let found = query_value(query.as_bytes(), name.as_bytes()).unwrap_or_default();
+        String::from_utf8_lossy(&found).into_owned()
+    };
     let (cluster, endpoint) = (value("cluster"), value("endpoint"));
     let Some(snapshot) = lock(shared).publisher.snapshot().cloned() else {
         return reply(StatusCode::NOT_FOUND, "text/plain", String::new());

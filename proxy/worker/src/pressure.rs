@@ -1,10 +1,10 @@
-//! Looks how long ready tasks of this core wait for their turn, which is what a saturated core makes its clients wait.
+//! Looks how long the turns of this core's loop take, which is what a saturated core makes everybody wait who is ready.
 
 use std::rc::Rc;
 
 use onehop_net::clock;
 use onehop_net::deadline::sleep_until;
-use onehop_net::runtime::yield_now;
+use onehop_net::lap::Lap;
 use onehop_plan::limit::Pressure;
 
 use crate::shard::Shard;
@@ -16,6 +16,7 @@ const REST_NS: u64 = 500_000_000;
 
 /// Keeps the core's pressure for as long as the core runs.
 pub async fn watch(shard: Rc<Shard>) {
+    let mut lap = None;
     loop {
         let Some(target) = shard.shed_after() else {
             set(&shard, Pressure::default());
@@ -23,11 +24,17 @@ pub async fn watch(shard: Rc<Shard>) {
             continue;
         };
         sleep_until(clock::now() + LOOK_NS).await;
-        let ready = clock::now();
-        // Everybody who is ready has a turn before this task goes on.
-        yield_now().await;
+        // Where no descriptor is left it is tried again at the next look.
+        let Some(known) = &lap else {
+            lap = Lap::new().ok();
+            continue;
+        };
+        let Ok(took) = known.measure().await else {
+            lap = None;
+            continue;
+        };
         let mut pressure = shard.pressure.get();
-        pressure.look(clock::now() - ready, target);
+        pressure.look(took, target);
         set(&shard, pressure);
     }
 }

@@ -12,7 +12,7 @@ use onehop_plan::tls::ClientTls;
 use onehop_plan::{Address, Cluster, Protocol, ProxyProtocol};
 use onehop_wire::proxy_protocol;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 /// Bytes of an answer that are looked at: its status line, or its message.
 const ANSWER_BYTES: usize = 256;
@@ -72,11 +72,19 @@ fn broke_off(error: impl fmt::Display) -> Failure {
     Failure::new("closed", format!("it broke off: {error}"))
 }
 
+/// What went wrong on an HTTP/2 connection: it ended, or what came was no HTTP/2.
+fn http2_failed(error: h2::Error) -> Failure {
+    if error.is_io() || error.is_remote() {
+        return broke_off(error);
+    }
+    Failure::new("protocol", format!("it does not speak HTTP/2: {error}"))
+}
+
 /// Makes the check.
 pub(super) async fn ask(asked: &Asked) -> Result<(), Failure> {
     match &asked.address {
         Address::Tcp(to) => {
-            let stream = TcpStream::connect(to).await.map_err(connect_failed)?;
+            let stream = connect(*to).await.map_err(connect_failed)?;
             // A check that waits for a delayed acknowledgement measures the wrong thing; without it it only takes longer.
             let _ = stream.set_nodelay(true);
             secure(stream, asked, &to.to_string()).await
@@ -86,6 +94,13 @@ pub(super) async fn ask(asked: &Asked) -> Result<(), Failure> {
             secure(stream, asked, "localhost").await
         }
     }
+}
+
+/// Connects as requests do: with the mark that keeps interception from sending our own checks back to us.
+async fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    onehop_net::mark(&socket)?;
+    socket.connect(to).await
 }
 
 async fn secure(
@@ -176,13 +191,12 @@ impl Drop for Driver {
 async fn open(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> Result<(SendRequest<Bytes>, Driver), Failure> {
-    let refused = |error: h2::Error| Failure::new("protocol", format!("HTTP/2: {error}"));
     let mut builder = h2::client::Builder::new();
     builder.enable_push(false).initial_window_size(65_535).max_header_list_size(16 * 1024);
-    let (client, connection) = builder.handshake(stream).await.map_err(refused)?;
+    let (client, connection) = builder.handshake(stream).await.map_err(http2_failed)?;
     // Its end is seen by the one who waits for an answer.
     let driver = Driver(tokio::spawn(async move { drop(connection.await) }));
-    Ok((client.ready().await.map_err(refused)?, driver))
+    Ok((client.ready().await.map_err(http2_failed)?, driver))
 }
 
 fn request(asked: &Asked, method: &str, host: &str, path: &str) -> Result<http::request::Builder, Failure> {
@@ -204,8 +218,8 @@ async fn get(
 ) -> Result<(http::Response<h2::RecvStream>, Driver), Failure> {
     let (mut client, driver) = open(stream).await?;
     let request = request(asked, "GET", host, path)?.body(()).map_err(unusable)?;
-    let (answer, _) = client.send_request(request, true).map_err(broke_off)?;
-    Ok((answer.await.map_err(broke_off)?, driver))
+    let (answer, _) = client.send_request(request, true).map_err(http2_failed)?;
+    Ok((answer.await.map_err(http2_failed)?, driver))
 }
 
 /// `grpc.health.v1.Health/Check`: the request holds the service's name as field 1, the response its state as field 1.
@@ -221,9 +235,9 @@ async fn grpc(
         .header("te", "trailers")
         .body(())
         .map_err(unusable)?;
-    let (answer, mut body) = client.send_request(request, false).map_err(broke_off)?;
-    body.send_data(Bytes::from(message(service)), true).map_err(broke_off)?;
-    let answer = answer.await.map_err(broke_off)?;
+    let (answer, mut body) = client.send_request(request, false).map_err(http2_failed)?;
+    body.send_data(Bytes::from(message(service)), true).map_err(http2_failed)?;
+    let answer = answer.await.map_err(http2_failed)?;
     if answer.status() != 200 {
         return Err(Failure::new("status", format!("it answered {}", answer.status().as_u16())));
     }
@@ -231,7 +245,7 @@ async fn grpc(
     let mut incoming = answer.into_body();
     let mut received = Vec::new();
     while let Some(data) = incoming.data().await {
-        let data = data.map_err(broke_off)?;
+        let data = data.map_err(http2_failed)?;
         // What was read makes room for more; if the connection is gone the next read says so.
         let _ = incoming.flow_control().release_capacity(data.len());
         received.extend_from_slice(&data);
@@ -239,7 +253,7 @@ async fn grpc(
             return Err(Failure::new("protocol", "its answer is too long for a state"));
         }
     }
-    let trailers = incoming.trailers().await.map_err(broke_off)?;
+    let trailers = incoming.trailers().await.map_err(http2_failed)?;
     let status = in_head.or_else(|| grpc_status(trailers.as_ref()?));
     match (status, state(&received)) {
         (Some(0), Some(1)) => Ok(()),

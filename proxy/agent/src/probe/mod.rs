@@ -3,7 +3,7 @@
 
 mod ask;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use onehop_meter::Registry;
 use onehop_net::clock;
 use onehop_plan::model::Probe;
-use onehop_plan::outlier::{EJECTED, UNHEALTHY, Window, stand_out};
+use onehop_plan::outlier::{Cause, EJECTED, UNHEALTHY, Window, stand_out};
 use onehop_plan::{Address, Cluster, Endpoint, Snapshot};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -42,6 +42,8 @@ struct Checked {
 pub struct Health {
     checked: HashMap<Key, Checked>,
     windows: HashMap<Arc<str>, Interval>,
+    /// Endpoints that are said to be ejected.
+    ejected: HashSet<Key>,
     results: (UnboundedSender<Found>, UnboundedReceiver<Found>),
     under_way: usize,
     seed: u64,
@@ -53,6 +55,7 @@ impl Health {
         Health {
             checked: HashMap::new(),
             windows: HashMap::new(),
+            ejected: HashSet::new(),
             results: unbounded_channel(),
             under_way: 0,
             seed: 0x9e37_79b9_7f4a_7c15,
@@ -82,6 +85,7 @@ impl Health {
                 self.compare(cluster, now);
             }
         }
+        self.tell(snapshot);
         // What is gone is forgotten, so that a name that flaps does not fill the memory.
         let known = |key: &Key| {
             snapshot.clusters.iter().any(|cluster| {
@@ -93,6 +97,29 @@ impl Health {
         if self.checked.len() > snapshot.clusters.iter().map(|cluster| cluster.endpoints.endpoints.len()).sum() {
             self.checked.retain(|key, _| known(key));
         }
+    }
+
+    /// Says which endpoints have been ejected since it was called last, and which are let in again.
+    fn tell(&mut self, snapshot: &Snapshot) {
+        let mut out = HashSet::new();
+        let judged = snapshot.clusters.iter().filter(|cluster| cluster.policy.outlier.is_some());
+        for (cluster, endpoint) in
+            judged.flat_map(|cluster| cluster.endpoints.endpoints.iter().map(move |it| (cluster, it)))
+        {
+            let key = || (cluster.name.clone(), endpoint.address.clone());
+            if endpoint.health.load(Relaxed) & EJECTED != 0 {
+                let key = key();
+                if !self.ejected.contains(&key) {
+                    let cause = endpoint.vitals.cause().map_or("unknown", Cause::name);
+                    let left = endpoint.vitals.ejected_until_ns().saturating_sub(clock::now()) as f64 / 1e9;
+                    eprintln!("onehop: cluster {}: {} is ejected for {left:.1} s: {cause}", key.0, key.1);
+                }
+                out.insert(key);
+            } else if !self.ejected.is_empty() && self.ejected.contains(&key()) {
+                eprintln!("onehop: cluster {}: {} is no longer ejected", cluster.name, endpoint.address);
+            }
+        }
+        self.ejected = out;
     }
 
     fn random(&mut self) -> u64 {
@@ -221,9 +248,7 @@ impl Health {
             }
             let random = self.random();
             let endpoint = &endpoints[index];
-            if endpoint.vitals.eject(&endpoint.health, policy, cause, clock::now(), random) {
-                eprintln!("onehop: cluster {}: {} is ejected: {}", cluster.name, endpoint.address, cause.name());
-            }
+            endpoint.vitals.eject(&endpoint.health, policy, cause, clock::now(), random);
         }
     }
 }

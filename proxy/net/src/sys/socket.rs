@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -124,6 +124,12 @@ pub fn mark_connections(mark: u32) {
     MARK.store(mark, Ordering::Relaxed);
 }
 
+/// Marks a socket that somebody else connects, as those that [`begin_connect`] makes.
+pub fn mark(socket: impl AsFd) -> io::Result<()> {
+    let mark = MARK.load(Ordering::Relaxed);
+    if mark == 0 { Ok(()) } else { socket2::SockRef::from(&socket).set_mark(mark) }
+}
+
 /// A pending error of a socket that was connecting (SO_ERROR).
 pub fn pending_error(fd: RawFd) -> io::Result<()> {
     match with_socket(fd, |socket| socket.take_error())? {
@@ -149,10 +155,7 @@ pub fn begin_connect(address: &Address, source: Option<IpAddr>) -> io::Result<(O
     let socket = Socket::new(domain, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     if matches!(address, Address::Tcp(_)) {
-        let mark = MARK.load(Ordering::Relaxed);
-        if mark != 0 {
-            socket.set_mark(mark)?;
-        }
+        mark(&socket)?;
         socket.set_tcp_nodelay(true)?;
     }
     if let Some(source) = source {

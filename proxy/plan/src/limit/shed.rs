@@ -1,7 +1,7 @@
-//! What a saturated core refuses. A core looks every few milliseconds how long a task that is ready has to wait for its
-//! turn; while even the shortest of these waits in an interval exceeds the target (as CoDel judges a queue, RFC 8289),
-//! the pressure rises, and with it the share of requests that are refused: first all of low priority, then of normal,
-//! then of high. Critical ones are never refused.
+//! What a saturated core refuses. A core looks every few milliseconds how long a turn of its loop takes, which a task that
+//! is ready has to wait for; while even the shortest of these waits in an interval exceeds the target (as CoDel judges a
+//! queue, RFC 8289), the pressure rises, and with it the share of requests that are refused: first all of low priority,
+//! then of normal, then of high. Critical ones are never refused.
 
 use crate::model::Priority;
 

@@ -116,6 +116,7 @@ fn rates(criterion: &mut Criterion) {
         burst: 1_000_000,
         by: None,
         keys: 100_000,
+        fields: onehop_plan::model::RateFields::Off,
     };
     let mut group = criterion.benchmark_group("rate limit");
     for keys in [1u64, 1_000, 100_000] {

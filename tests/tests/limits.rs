@@ -190,3 +190,118 @@ fn the_example_does_what_it_says() {
     assert_eq!(client.get("/reports").status, 200);
     assert_eq!(client.get("/healthz").text(), "ok");
 }
+
+#[test]
+fn what_is_left_is_told_as_the_rule_says() {
+    let origin = Origin::start(|connection| {
+        while connection.head().is_some() {
+            connection.send("HTTP/1.1 200 OK\r\nRateLimit: \"theirs\";r=7\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let route = |name: &str, what: &str, fields: &str| {
+        let by = "by = { header = \"x-key\" }";
+        format!(
+            "[[route]]\nname = \"{name}\"\npath = {{ prefix = \"/{name}\" }}\n{what}\nrate_limits = [{{ requests = 3, per = \"1h\", {by}, fields = \"{fields}\" }}, {{ requests = 100, per = \"1m\", {by}, fields = \"{fields}\" }}]\n"
+        )
+    };
+    let routes = |kept: &str| {
+        let forwarded: String =
+            ["off", "refusals", "always"].map(|fields| route(fields, "cluster = \"o\"", fields)).concat();
+        forwarded + &route("ours", "respond = { text = \"ok\" }", "always") + &route("kept", "cluster = \"o\"", kept)
+    };
+    let proxy = start_with(&origin, &routes("off"), "http2 = {}", "");
+    let mut client = proxy.connect("edge");
+    let mut ask = |name: &str| {
+        let response = client.get(&format!("/{name}"));
+        let all = |field: &str| {
+            let lines = response.head.lines().filter_map(|line| line.split_once(':'));
+            let values = lines.filter(|(name, _)| name.eq_ignore_ascii_case(field)).map(|(_, value)| value.trim());
+            values.collect::<Vec<_>>().join(" | ")
+        };
+        (response.status, all("ratelimit-policy"), all("ratelimit"), all("retry-after"))
+    };
+    let policy = "\"header\";q=3;w=3600, \"header-2\";q=100;w=60".to_owned();
+    for name in ["always", "ours"] {
+        let theirs = if name == "ours" { "" } else { "\"theirs\";r=7 | " };
+        for (left, after) in [(2, 1200), (1, 2400), (0, 1200)] {
+            let (status, policies, state, _) = ask(name);
+            assert_eq!((status, &policies), (200, &policy));
+            let first = state.strip_prefix(theirs).and_then(|state| state.split(", ").next()).expect("two");
+            // What was used up before this request is replenished meanwhile.
+            let (front, seconds) = first.rsplit_once('=').expect("a time");
+            assert_eq!(front, format!("\"header\";r={left};t"));
+            let seconds: u32 = seconds.parse().expect("seconds");
+            assert!((after - 60..=after).contains(&seconds), "{state}");
+            assert!(state.contains(", \"header-2\";r=9"), "{state}");
+        }
+        let (status, policies, state, wait) = ask(name);
+        // Only the one that refuses, whose next request passes when Retry-After says so.
+        assert_eq!((status, policies.as_str()), (429, "\"header\";q=3;w=3600"));
+        assert_eq!(state, format!("\"header\";r=0;t={wait}"));
+    }
+    for name in ["off", "refusals"] {
+        (0..3).for_each(|_| {
+            assert_eq!(ask(name), (200, String::new(), "\"theirs\";r=7".to_owned(), String::new()));
+        });
+        let (status, policies, _, wait) = ask(name);
+        assert_eq!((status, policies.is_empty(), wait.is_empty()), (429, name == "off", false));
+    }
+    // By HTTP/2 it is the same; what was counted goes on when what is told is changed.
+    (0..2).for_each(|_| assert_eq!(ask("kept").0, 200));
+    let text = std::fs::read_to_string(&proxy.config).expect("readable");
+    let at = text.find("name = \"kept\"").expect("it is there");
+    let (before, after) = text.split_at(at);
+    std::fs::write(&proxy.config, before.to_owned() + &after.replace("\"off\"", "\"always\"")).expect("writes");
+    proxy.wait_for_error("is in force");
+    onehop_tests::http2::run(async {
+        let sender = onehop_tests::http2::connect(proxy.address("edge")).await;
+        let ask = async |path| {
+            onehop_tests::http2::ask(&sender, onehop_tests::http2::get(path), Vec::new()).await.expect("answers")
+        };
+        let last = ask("/kept").await;
+        assert_eq!((last.head.status.as_u16(), last.field("ratelimit-policy")), (200, Some(policy.as_str())));
+        let states: Vec<_> = last.head.headers.get_all("ratelimit").iter().collect();
+        assert!(states.iter().any(|state| state.as_bytes().starts_with(b"\"header\";r=0;t=")), "{states:?}");
+        let refused = ask("/kept").await;
+        assert_eq!(refused.head.status.as_u16(), 429);
+        assert_eq!(refused.field("ratelimit-policy"), Some("\"header\";q=3;w=3600"));
+        assert!(refused.field("retry-after").is_some());
+    });
+}
+
+/// Resident memory, in KiB.
+fn resident(proxy: &Proxy) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
+fn a_hundred_thousand_keys_take_no_more_memory_than_their_bound() {
+    let route = "[[route]]\nrespond = { status = 204 }\nrate_limits = [{ requests = 1, per = \"1h\", by = { header = \"x-key\" }, keys = 10_000 }]\n";
+    let proxy = start(&Origin::echo(), route);
+    let mut client = proxy.connect("edge");
+    let mut ask = |keys: std::ops::Range<u32>| {
+        let count = keys.len();
+        let all: String = keys.map(|key| format!("GET / HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\n\r\n")).collect();
+        client.send(all);
+        (0..count).filter(|_| client.response().status == 204).count()
+    };
+    // Whatever a first connection takes is there before it is looked at.
+    (0..100).for_each(|round| assert_eq!(ask(round * 10..round * 10 + 10), 10));
+    let before = resident(&proxy);
+    for round in 10..1000 {
+        assert_eq!(ask(round * 100..round * 100 + 100), 100, "nobody shares a new key's allowance");
+    }
+    // Room for twice ten thousand keys of sixteen bytes, and what else a busy process takes.
+    let grown = resident(&proxy).saturating_sub(before);
+    assert!(grown < 4096, "{grown} KiB");
+    // Those that came last are remembered, but for buckets that overflowed; the first ones are long forgotten.
+    let passed: usize = (0..20).map(|round| ask(99_000 + round * 50..99_050 + round * 50)).sum();
+    assert!(passed < 100, "{passed} of the last thousand are forgotten");
+    let passed: usize = (0..20).map(|round| ask(round * 50..round * 50 + 50)).sum();
+    assert!(passed > 950, "{passed} of the first thousand are forgotten");
+    // A table of 32768 places holds that many of those hundred thousand.
+    let forgotten = proxy.metric("onehop_route_rate_keys_forgotten_total", "");
+    assert!(forgotten > 60_000.0, "{forgotten}");
+}

@@ -151,4 +151,27 @@ fn a_mirror_that_leads_back_is_refused() {
     assert!(check("127.0.0.1:14080", "127.0.0.1:9").0);
     let (fits, why) = check("127.0.0.1:14080", "127.0.0.1:14080");
     assert!(!fits && why.contains("leads back"), "{why}");
+    let (fits, why) = check("0.0.0.0:14080", "127.0.0.1:14080");
+    assert!(!fits && why.contains("leads back"), "{why}");
+}
+
+/// A circle over another process cannot be seen in a configuration: the copy that comes back is refused, and neither
+/// copied again nor passed on.
+#[test]
+fn a_circle_over_another_proxy_ends_where_it_began() {
+    let origin = Origin::echo();
+    // The other proxy passes everything on to wherever the first one listens, which is known only once it runs.
+    let other = Proxy::start(&origin.config("", "", ""));
+    let first = Proxy::start(&config(&origin, other.address("edge"), ""));
+    let text = std::fs::read_to_string(&other.config).expect("readable");
+    let back = text.replace(&origin.address().to_string(), &first.address("edge").to_string());
+    std::fs::write(&other.config, back).expect("writes");
+    other.wait_for_error("is in force");
+    for number in 1..=5 {
+        assert_eq!(first.connect("edge").get("/").status, 200);
+        eventually("the copy is back and refused", || {
+            first.metric("onehop_listener_faults_total", "\"loop\"") == f64::from(number)
+        });
+    }
+    assert_eq!(first.metric("onehop_route_mirrored_total", ""), 5.0);
 }

@@ -299,3 +299,35 @@ fn passthrough_goes_by_the_server_name_without_decrypting() {
     plain.send("GET / HTTP/1.1\r\n\r\n");
     assert!(plain.read(1).is_empty(), "no TLS, no name: nothing to go by");
 }
+
+/// What a handshake tells decides and is passed on: the server name as a condition of routes, and the identity of the client's
+/// certificate as a value in fields and as the key of a rate.
+#[test]
+fn routes_know_the_server_name_and_the_clients_identity() {
+    let (folder, authority) = (folder(), Authority::new("root"));
+    put(&folder.join("ca.pem"), authority.pem());
+    files(&folder, "server", &authority, &Leaf::server(&["one.test", "x.two.test"]));
+    let id = |name: &str| format!("spiffe://mesh.test/ns/shop/sa/{name}");
+    let svid = |name: &str| files(&folder, name, &authority, &Leaf::svid(&id(name)));
+    let (web, batch) = (svid("web"), svid("batch"));
+    let origin = Origin::mirror();
+    let tls = "{ certificate = \"server.pem\", key = \"server.key\", client = \"optional\", client_ca = \"ca.pem\" }";
+    let text = config(&origin, tls)
+        + "[[route]]\nname = \"by-name\"\npath = { exact = \"/name\" }\nsni = [\"*.two.test\"]\nrespond = { text = \"two\" }\n\
+           [[route]]\nname = \"told\"\npath = { exact = \"/told\" }\ncluster = \"web\"\nrequest_headers = { set = { \"X-Caller\" = \"<{identity}>\" } }\n\
+           [[route]]\nname = \"limited\"\npath = { exact = \"/limited\" }\nrespond = { text = \"ok\" }\nrate_limits = [{ requests = 2, per = \"1h\", by = { identity = true } }]\n";
+    let proxy = start(&folder, &text);
+    let ask = |shown: Option<&(std::path::PathBuf, std::path::PathBuf)>, name: &str, path: &str| {
+        let tls = Tls::new(shown.map(|(certificate, key)| (certificate.as_path(), key.as_path())));
+        tls.get(proxy.address("edge"), name, path).map(|(_, status, body)| (status, body)).expect("an answer")
+    };
+    assert_eq!(ask(None, "x.two.test", "/name"), (200, "two".to_owned()));
+    assert!(ask(None, "one.test", "/name").1.starts_with("GET /name "));
+    for (shown, caller) in [(Some(&web), id("web")), (Some(&batch), id("batch")), (None, String::new())] {
+        let (status, head) = ask(shown, "one.test", "/told");
+        assert!(status == 200 && head.contains(&format!("X-Caller: <{caller}>\r\n")), "{head}");
+        // Each has its own allowance, also who has shown nothing.
+        let statuses = [(); 3].map(|()| ask(shown, "one.test", "/limited").0);
+        assert_eq!(statuses, [200, 200, 429], "{caller}");
+    }
+}

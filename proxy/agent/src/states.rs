@@ -69,7 +69,7 @@ pub fn text(snapshot: &Snapshot, health: &Health) -> String {
     let name = "onehop_route_rate_keys_forgotten_total";
     head(&mut text, name, "counter", "Keys of rate limits that were forgotten, for lack of room, while they counted.");
     for (route, guards) in snapshot.guards.iter().filter(|(_, guards)| !guards.rates.is_empty()) {
-        let forgotten: u64 = guards.rates.iter().map(|rate| rate.forgotten()).sum();
+        let forgotten: u64 = guards.rates.iter().map(|(rate, _)| rate.forgotten()).sum();
         let _ = writeln!(text, "{name}{{route=\"{}\"}} {forgotten}", escape(route));
     }
     text

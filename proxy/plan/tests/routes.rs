@@ -184,7 +184,7 @@ fn the_gateway_api_s_rules_hold_one_by_one() {
         let ask = Ask {
             host: "h",
             path: path.to_owned(),
-            query: "q=1",
+            query: "q=1&p=2",
             method: "GET",
             headers: vec![("x-one", "1"), ("x-two", "2")],
         };
@@ -206,7 +206,28 @@ fn the_gateway_api_s_rules_hold_one_by_one() {
     let query = Route { queries: vec![header("q")], ..prefix("/a") };
     assert_eq!(takes(vec![one.clone(), headers], "/a"), Some(1));
     assert_eq!(takes(vec![query.clone(), one], "/a"), Some(1));
-    assert_eq!(takes(vec![prefix("/a"), query], "/a"), Some(1));
+    assert_eq!(takes(vec![prefix("/a"), query.clone()], "/a"), Some(1));
+    // Each rule decides before those below it count: an exact path over everything, a longer prefix over a method and
+    // fields, a method over any number of headers, one header over any number of query params, and these by their number.
+    let everything = |route: Route| Route {
+        methods: vec!["GET".to_owned()],
+        headers: vec![header("x-one"), header("x-two")],
+        queries: vec![header("q"), header("p")],
+        ..route
+    };
+    let both = Route { queries: vec![header("q"), header("p")], ..prefix("/a") };
+    assert_eq!(takes(vec![everything(prefix("/a/b")), exact("/a/b")], "/a/b"), Some(1));
+    assert_eq!(takes(vec![everything(prefix("/a")), prefix("/a/b")], "/a/b"), Some(1));
+    assert_eq!(takes(vec![Route { methods: Vec::new(), ..everything(prefix("/a")) }, get], "/a"), Some(1));
+    assert_eq!(takes(vec![both.clone(), Route { headers: vec![header("x-one")], ..prefix("/a") }], "/a"), Some(1));
+    assert_eq!(takes(vec![query.clone(), both], "/a"), Some(1));
+    // Several methods of one rule are matches of their own there: their number is no matter.
+    let two = Route { methods: vec!["GET".to_owned(), "POST".to_owned()], ..prefix("/a") };
+    assert_eq!(takes(vec![two.clone(), Route { methods: vec!["GET".to_owned()], ..prefix("/a") }], "/a"), Some(0));
+    assert_eq!(takes(vec![prefix("/a"), two], "/a"), Some(1));
+    // Still tied: the order decides, for fields as well, whatever their names and values.
+    let other = Route { headers: vec![header("x-two")], ..prefix("/a") };
+    assert_eq!(takes(vec![Route { headers: vec![header("x-one")], ..prefix("/a") }, other], "/a"), Some(0));
     // Hostnames: the most specific one that matches is chosen first, whatever the other's path says: a precise name, then
     // a wildcard by its length, then none. Header names are no matter of case.
     let on = |host: &str, route: Route| Route { hosts: vec![host.to_owned()], ..route };

@@ -1,5 +1,8 @@
 //! What can go wrong in an exchange, and the one place that turns it into a status.
 
+use std::fmt;
+use std::io::Write;
+
 use onehop_meter::names::Reason;
 use onehop_wire::http1::Reject;
 
@@ -53,21 +56,65 @@ pub struct Fault {
 /// A rate that a client has exceeded, as the answer tells it (draft-ietf-httpapi-ratelimit-headers-10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limited {
-    /// What it counts by.
-    pub name: &'static str,
+    /// What it is.
+    pub policy: Policy,
+    /// When the next one will pass, in seconds.
+    pub retry_after_s: u32,
+    /// Whether it is told what the limit is, and not only when to come again.
+    pub is_told: bool,
+}
+
+/// What a client's rate limits are.
+pub const POLICY_FIELD: &str = "RateLimit-Policy";
+/// What is left of them.
+pub const STATE_FIELD: &str = "RateLimit";
+
+/// A rate limit, as clients are told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// What it counts by,
+    pub by: &'static str,
+    /// and which of those of the route that count by it, from 1.
+    pub number: u8,
     /// So many requests
     pub quota: u32,
     /// in so many seconds.
     pub window_s: u32,
-    /// When the next one will pass, in seconds.
-    pub retry_after_s: u32,
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Policy { by, number: ..=1, .. } => write!(f, "\"{by}\""),
+            Policy { by, number, .. } => write!(f, "\"{by}-{number}\""),
+        }
+    }
+}
+
+impl Policy {
+    /// Its part of RateLimit-Policy.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        // Writing to a vector cannot fail; so below.
+        let _ = write!(out, "{self};q={};w={}", self.quota, self.window_s);
+    }
+
+    /// Its part of RateLimit: so many are left, until so many seconds have passed.
+    pub fn write_state(&self, out: &mut Vec<u8>, left: u32, seconds: u32) {
+        let _ = write!(out, "{self};r={left};t={seconds}");
+    }
 }
 
 impl Limited {
-    /// The values of RateLimit-Policy and RateLimit.
-    pub fn fields(&self) -> (String, String) {
-        let Limited { name, quota, window_s, retry_after_s } = self;
-        (format!("\"{name}\";q={quota};w={window_s}"), format!("\"{name}\";r=0;t={retry_after_s}"))
+    /// The fields of a refusal.
+    pub fn fields(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let mut fields = vec![("Retry-After", self.retry_after_s.to_string().into_bytes())];
+        if self.is_told {
+            let (mut policy, mut state) = (Vec::new(), Vec::new());
+            self.policy.write(&mut policy);
+            self.policy.write_state(&mut state, 0, self.retry_after_s);
+            fields.extend([(POLICY_FIELD, policy), (STATE_FIELD, state)]);
+        }
+        fields
     }
 }
 

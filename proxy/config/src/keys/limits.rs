@@ -13,6 +13,11 @@ pub const RATE_LIMIT: &[Key] = &[
         "What tells clients apart; all share one allowance without it, as do those that lack the value.",
     ),
     key("keys", Number, "Clients remembered, over all cores; the oldest are forgotten; 10000 without it."),
+    key(
+        "fields",
+        OneOf(&["off", "refusals", "always"]),
+        "Which answers tell of it by RateLimit and RateLimit-Policy; refusals without it.",
+    ),
 ];
 
 pub const IN_FLIGHT: &[Key] =

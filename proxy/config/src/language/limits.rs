@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use onehop_plan::model::{Adaptive, Priority, RateLimit};
+use onehop_plan::model::{Adaptive, Priority, RateFields, RateLimit};
 
 use super::matching::hash_on;
 use crate::reader::{File, Table};
@@ -24,6 +24,11 @@ pub(super) fn rate_limits(file: &mut File<'_>, table: &Table<'_, '_>) -> Vec<Rat
             burst: rate.number(file, "burst").unwrap_or(requests),
             by: rate.table(file, "by").and_then(|by| hash_on(file, &by)),
             keys: rate.number(file, "keys").unwrap_or(10_000),
+            fields: match rate.word(file, "fields") {
+                Some("off") => RateFields::Off,
+                Some("always") => RateFields::Always,
+                _ => RateFields::Refusals,
+            },
         });
     }
     rates

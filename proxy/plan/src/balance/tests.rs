@@ -80,6 +80,17 @@ fn chance_is_even_enough_over_any_number_of_cores() {
             assert!(spread.iter().all(|count| (2900..3500).contains(count)), "{spread:?}");
         }
     }
+    // All endpoints known to be alike: chance decides here too.
+    for cores in [2, 16] {
+        let cluster = cluster(BalanceKind::PeakEwma, &[1; 10], |_, _| {});
+        let alike = Ask { latency: &|_| Some(1e6), ..ask(&|_| 0, &[], None) };
+        let mut spread = [0; 10];
+        for core in 0..cores {
+            let mut balancer = Balancer::new(BalanceKind::PeakEwma, core, cores, 42 + core as u64);
+            (0..32_000 / cores).for_each(|_| spread[balancer.pick(&cluster, &alike).expect("healthy")] += 1);
+        }
+        assert!(spread.iter().all(|count| (2900..3500).contains(count)), "{spread:?}");
+    }
     let weighted = counts(&cluster(BalanceKind::Random, &[3, 1], |_, _| {}), BalanceKind::Random, 2, 40_000);
     assert!((29_000..31_000).contains(&weighted[0]), "{weighted:?}");
 }
@@ -196,6 +207,26 @@ fn a_value_keeps_its_endpoint_and_few_move_when_one_goes() {
         (choices(BalanceKind::Maglev, &[1; 10], None, 10_000), choices(BalanceKind::Maglev, &[1; 11], None, 10_000));
     let moved = ten.iter().zip(&eleven).filter(|(old, new)| **new != 10 && old != new).count();
     assert!(moved < 600, "{moved}");
+}
+
+#[test]
+fn all_cores_send_a_value_to_the_same_endpoint_and_are_even_together() {
+    for kind in [BalanceKind::RingHash, BalanceKind::Maglev] {
+        let cluster = cluster(kind, &[1; 10], |_, _| {});
+        for cores in [2, 16] {
+            let mut balancers: Vec<Balancer> =
+                (0..cores).map(|core| Balancer::new(kind, core, cores, 7 + core as u64)).collect();
+            let mut spread = [0; 10];
+            for key in 0..10_000 {
+                let hash = Some(hash_of(format!("key-{key}").as_bytes()));
+                let mut picks = balancers.iter_mut().map(|balancer| balancer.pick(&cluster, &ask(&|_| 0, &[], hash)));
+                let first = picks.next().flatten().expect("healthy");
+                assert!(picks.all(|pick| pick == Some(first)), "{kind:?} over {cores} cores");
+                spread[first] += 1;
+            }
+            assert!(spread.iter().all(|count| (500..1600).contains(count)), "{kind:?} {spread:?}");
+        }
+    }
 }
 
 #[test]

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::problem::{Place, Problems};
-use crate::limit::{Gate, Guards, Rate};
+use crate::limit::{Gate, Guards, MAX_RATES, Rate};
 use crate::model::{self, Model, Priority};
 use crate::snapshot::Snapshot;
 
-/// Rate limits of one route at most.
-const MAX_RATES: usize = 8;
 /// Keys of one rate limit at most: 320 MiB.
 const MAX_KEYS: u32 = 5_000_000;
 
@@ -60,8 +58,9 @@ pub(super) fn guards(model: &Model, previous: Option<&Snapshot>) -> All {
         }
         let old = previous.and_then(|previous| previous.guards.get(route.name.as_str()));
         let rate = |wanted: &model::RateLimit| {
-            let known = old.and_then(|old| old.rates.iter().find(|rate| rate.wanted == *wanted));
-            known.cloned().unwrap_or_else(|| Arc::new(Rate::new(wanted)))
+            let known = old.and_then(|old| old.rates.iter().find(|(rate, _)| rate.wanted.counts_as(wanted)));
+            let rate = known.map_or_else(|| Arc::new(Rate::new(wanted)), |(rate, _)| rate.clone());
+            (rate, wanted.fields)
         };
         let gate = route.max_in_flight.map(|limit| {
             let known = old.and_then(|old| old.gate.as_ref()).map(|(_, gate)| gate.clone());

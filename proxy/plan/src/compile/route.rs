@@ -121,7 +121,11 @@ fn check_mirror_cycles(model: &Model, problems: &mut Problems) {
             let model::EndpointTarget::Address(model::Address::Tcp(address)) = &endpoint.target else {
                 return None;
             };
-            model.listeners.iter().find(|listener| listener.address.port() != 0 && listener.address == *address)
+            model.listeners.iter().find(|listener| {
+                let bound = listener.address;
+                let everywhere = bound.ip().is_unspecified() && address.ip().is_loopback();
+                bound.port() != 0 && bound.port() == address.port() && (everywhere || bound.ip() == address.ip())
+            })
         });
         if let Some(listener) = ourselves {
             problems.add(

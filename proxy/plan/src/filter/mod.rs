@@ -9,10 +9,10 @@ use crate::route::Pattern;
 pub use cors::Cors;
 pub use text::{Text, VARIABLES, Values, Variable};
 
-/// Fields that a route can write into one head: set, renamed and added ones, and those of CORS.
-pub const MAX_WRITTEN: usize = 24;
-/// Of them CORS writes so many.
-const WRITTEN_BY_CORS: usize = 4;
+/// Fields that a route can write into one head: set, renamed and added ones, those of CORS, and those of its rate limits.
+pub const MAX_WRITTEN: usize = 26;
+/// Of them CORS and rate limits write so many.
+const WRITTEN_BY_OTHERS: usize = 4 + 2;
 
 /// Compiled changes of header fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,8 +78,8 @@ impl Edits {
             name(added)?;
             edits.write.push((added.as_str().into(), Text::new(value, pattern)?));
         }
-        if edits.write.len() + edits.rename.len() > MAX_WRITTEN - WRITTEN_BY_CORS {
-            return Err(format!("more than {} fields are written", MAX_WRITTEN - WRITTEN_BY_CORS));
+        if edits.write.len() + edits.rename.len() > MAX_WRITTEN - WRITTEN_BY_OTHERS {
+            return Err(format!("more than {} fields are written", MAX_WRITTEN - WRITTEN_BY_OTHERS));
         }
         Ok(edits)
     }
@@ -282,7 +282,9 @@ impl Filters {
             || texts.any(Text::needs_captures)
             || filters.host.as_ref().is_some_and(Text::needs_captures)
             || matches!(&filters.path, Some(Rewrite::Whole(text)) if text.needs_captures());
-        let is_needed = filters != Filters::default();
+        // What is left of a rate is told in fields of the response.
+        let tells = route.rate_limits.iter().any(|rate| rate.fields == model::RateFields::Always);
+        let is_needed = tells || filters != Filters::default();
         Ok((action, is_needed.then(|| Box::new(filters))))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::Rate;
-use crate::model::Priority;
+use crate::model::{Priority, RateFields};
 
 /// A count of what is in flight.
 #[repr(align(128))]
@@ -37,11 +37,14 @@ impl Gate {
     }
 }
 
+/// Rate limits of one route at most.
+pub const MAX_RATES: usize = 8;
+
 /// What stands before a route.
 #[derive(Debug, Default)]
 pub struct Guards {
-    /// Rate limits; the first that refuses decides.
-    pub rates: Vec<Arc<Rate>>,
+    /// Rate limits, and when clients are told of each; the first that refuses decides.
+    pub rates: Vec<(Arc<Rate>, RateFields)>,
     /// Requests in flight at most, and their count.
     pub gate: Option<(u32, Arc<Gate>)>,
     /// Who is refused first by a saturated core.

@@ -17,8 +17,8 @@ mod line;
 mod rate;
 mod shed;
 
-pub use gate::{Gate, Guards};
+pub use gate::{Gate, Guards, MAX_RATES};
 pub use gradient::Gradient;
 pub use line::Line;
-pub use rate::{Rate, Refusal};
+pub use rate::{Rate, Refusal, Taken};
 pub use shed::Pressure;

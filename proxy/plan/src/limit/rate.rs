@@ -30,6 +30,13 @@ pub struct Refusal {
     pub wait_ns: u64,
 }
 
+/// A request that was let in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// After so many nanoseconds everything that its key has used up is replenished.
+    pub full_ns: u64,
+}
+
 /// One rate limit with all its keys.
 #[derive(Debug)]
 pub struct Rate {
@@ -80,7 +87,7 @@ impl Rate {
     ///
     /// # Errors
     /// It comes too early.
-    pub fn take(&self, key: &[u8], now: u64) -> Result<(), Refusal> {
+    pub fn take(&self, key: &[u8], now: u64) -> Result<Taken, Refusal> {
         let hash = self.hasher.hash_one(key).max(1);
         let at = (hash >> 32) as usize;
         let page = &self.pages[at / PAGE % self.pages.len()];
@@ -92,7 +99,7 @@ impl Rate {
                 page.get().map_or(&[][..], |buckets| &**buckets)
             }
         };
-        let Some(bucket) = buckets.get(at % self.page_len()) else { return Ok(()) };
+        let Some(bucket) = buckets.get(at % self.page_len()) else { return Ok(Taken::default()) };
         let slot = self.slot(bucket, hash, now);
         let mut full_at = slot.full_at.load(Relaxed);
         loop {
@@ -110,9 +117,19 @@ impl Rate {
                 return Err(Refusal { wait_ns: ahead - self.ahead_ns });
             }
             match slot.full_at.compare_exchange_weak(full_at, next, Relaxed, Relaxed) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(Taken { full_ns: ahead }),
                 Err(other) => full_at = other,
             }
+        }
+    }
+
+    /// How many more of its key would pass at once, and after how many nanoseconds: all of them are there again, or, where
+    /// none is left, one is.
+    pub fn left(&self, taken: Taken) -> (u32, u64) {
+        let free = self.ahead_ns.saturating_sub(taken.full_ns);
+        match u32::try_from(free / self.each_ns).unwrap_or(u32::MAX) {
+            0 => (0, self.each_ns - free),
+            left => (left, taken.full_ns),
         }
     }
 
@@ -147,7 +164,14 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn rate(requests: u32, burst: u32, keys: u32) -> Rate {
-        Rate::new(&model::RateLimit { requests, per: Duration::from_secs(1), burst, by: None, keys })
+        Rate::new(&model::RateLimit {
+            requests,
+            per: Duration::from_secs(1),
+            burst,
+            by: None,
+            keys,
+            fields: model::RateFields::Off,
+        })
     }
 
     #[test]
@@ -162,6 +186,19 @@ mod tests {
         assert_eq!(passed(now + 60 * SECOND), 5);
         // Another key has its own allowance.
         assert_eq!((0..20).filter(|_| rate.take(b"b", now + 60 * SECOND).is_ok()).count(), 5);
+    }
+
+    #[test]
+    fn what_is_left_is_known() {
+        let rate = rate(10, 3, 1);
+        let now = 100 * SECOND;
+        let left = |at| rate.left(rate.take(b"a", at).expect("it passes"));
+        assert_eq!(left(now), (2, SECOND / 10));
+        assert_eq!(left(now), (1, SECOND / 5));
+        // Nothing is left: one more passes after the time of one.
+        assert_eq!(left(now), (0, SECOND / 10));
+        assert_eq!(left(now + SECOND / 10), (0, SECOND / 10));
+        assert_eq!(left(now + 60 * SECOND), (2, SECOND / 10));
     }
 
     #[test]

@@ -18,6 +18,28 @@ pub struct RateLimit {
     pub by: Option<HashOn>,
     /// Keys remembered; beyond them the oldest are forgotten.
     pub keys: u32,
+    /// When clients are told of it.
+    pub fields: RateFields,
+}
+
+impl RateLimit {
+    /// Whether what was counted for another one counts for this one.
+    pub fn counts_as(&self, other: &RateLimit) -> bool {
+        *other == RateLimit { fields: other.fields, ..self.clone() }
+    }
+}
+
+/// When clients are told of a rate limit, by `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10). A
+/// refusal names its wait in `Retry-After` in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RateFields {
+    /// Never.
+    Off,
+    /// In refusals: who is within the limit pays nothing for it.
+    #[default]
+    Refusals,
+    /// In every answer to a request that was counted.
+    Always,
 }
 
 /// Who is refused first by a saturated core.

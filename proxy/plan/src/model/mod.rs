@@ -19,7 +19,7 @@ pub use crate::authz::Rule;
 pub use cluster::{Address, BalanceKind, Cluster, Endpoint, EndpointTarget, Original};
 pub use filter::{Cors, FieldEdits, Filters};
 pub use http2::{Http2, MAX_WINDOW, Protocol};
-pub use limits::{Adaptive, Priority, RateLimit};
+pub use limits::{Adaptive, Priority, RateFields, RateLimit};
 pub use listener::{ClientCert, Destination, Http, Layer, Listener, ProxyProtocol, RequestId};
 pub use policy::{ClusterPolicy, Fallback, Labels, Placement, Probe, ProbeKind, Sticky};
 pub use resilience::{Disturbance, Hedge, Injection, Mirror, Resilience, Retry, RetryOn};

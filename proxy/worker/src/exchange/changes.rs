@@ -59,6 +59,12 @@ pub fn cookie<'a>(request: &'a Request<'_>, name: &str) -> Option<&'a [u8]> {
     })
 }
 
+/// The identity that the client proved by its certificate.
+pub fn identity<'a>(request: &'a Request<'_>) -> Option<&'a [u8]> {
+    let peer = request.origin.secure.as_deref()?.peer.as_ref()?;
+    peer.id.as_ref().map(|id| id.as_str().as_bytes())
+}
+
 /// The client's address: the connection's peer, or what the last of the trusted proxies saw.
 pub fn client(request: &Request<'_>) -> IpAddr {
     let peer = request.origin.peer.ip();
@@ -84,7 +90,7 @@ pub fn values<'a>(
 ) -> Values<'a> {
     Values {
         client: client(request),
-        identity: b"",
+        identity: identity(request).unwrap_or_default(),
         request_id: id,
         route: &route.name,
         listener: &request.listener.name,
@@ -195,6 +201,13 @@ impl Changes {
             let part = self.part(name.as_bytes(), &value);
             self.response.push(part);
         }
+    }
+
+    /// Adds a field to the response, its value as it is written.
+    pub fn tell(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        let (name, value) = self.part(name.as_bytes(), b"");
+        write(&mut self.bytes);
+        self.response.push((name, value.start..self.bytes.len() as u32));
     }
 
     fn text(&self, part: &Part) -> &[u8] {

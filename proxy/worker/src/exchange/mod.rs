@@ -135,7 +135,7 @@ pub async fn run(
     };
     let Routed { route, mut changes, local } = routed;
     outcome.route = Some(route.clone());
-    let _held = match admission::admit(shard, request, &route, ledger.latest()) {
+    let _held = match admission::admit(shard, request, &route, changes.as_deref_mut(), ledger.latest()) {
         Ok(held) => held,
         Err(fault) => {
             outcome.fault = Some(fault);

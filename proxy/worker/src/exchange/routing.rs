@@ -12,7 +12,7 @@ use onehop_plan::route::{Facts, query_value};
 use onehop_wire::http1::RequestHead;
 
 use super::Request;
-use super::changes::{Changes, client, cookie, header};
+use super::changes::{Changes, client, cookie, header, identity};
 use super::local::{self, Local};
 use crate::access;
 use crate::fault::{Fault, Side, Step};
@@ -84,10 +84,7 @@ pub fn value<'a>(request: &'a Request<'_>, on: &HashOn) -> Option<Cow<'a, [u8]>>
         HashOn::Query(name) => query_value(request.head.query.of(request.bytes), name.as_bytes()),
         HashOn::Source => None,
         HashOn::Path => Some(Cow::Borrowed(request.head.path.of(request.bytes))),
-        HashOn::Identity => {
-            let peer = request.origin.secure.as_deref().and_then(|secured| secured.peer.as_ref());
-            peer.and_then(|peer| peer.id.as_ref()).map(|id| Cow::Borrowed(id.as_str().as_bytes()))
-        }
+        HashOn::Identity => identity(request).map(Cow::Borrowed),
     }
 }
 

@@ -57,6 +57,9 @@ pub fn encode_call(out: &mut Vec<u8>, fault: &Fault, status: u16, kind: &str) {
         grpc::status_of(status),
         rfc9209(fault),
     );
+    if let Some(limited) = &fault.limited {
+        add_fields(out, &limited.fields());
+    }
 }
 
 /// Ends a head.
@@ -91,12 +94,7 @@ pub fn encode(out: &mut Vec<u8>, fault: &Fault, status: u16) {
         error = rfc9209(fault),
     );
     if let Some(limited) = &fault.limited {
-        let (policy, state) = limited.fields();
-        let _ = write!(
-            out,
-            "Retry-After: {}\r\nRateLimit-Policy: {policy}\r\nRateLimit: {state}\r\n",
-            limited.retry_after_s
-        );
+        add_fields(out, &limited.fields());
     } else if matches!(status, 503) {
         out.extend_from_slice(b"Retry-After: 1\r\n");
     }

@@ -31,10 +31,10 @@ pub fn send(
         fields.insert(HeaderName::from_static("proxy-status"), value);
     }
     if let Some(limited) = &fault.limited {
-        fields.insert(RETRY_AFTER, HeaderValue::from(limited.retry_after_s));
-        let (policy, state) = limited.fields();
-        for (name, text) in [("ratelimit-policy", policy), ("ratelimit", state)] {
-            fields.extend(HeaderValue::from_str(&text).ok().map(|value| (HeaderName::from_static(name), value)));
+        for (name, text) in limited.fields() {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(&text)) {
+                fields.insert(name, value);
+            }
         }
     }
     for (name, value) in cors {

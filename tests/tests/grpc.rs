@@ -98,6 +98,76 @@ fn every_refusal_of_ours_is_a_status() {
     });
 }
 
+/// The rest of what we answer by ourselves: each is a status in a head without a message, and says why.
+#[test]
+fn every_other_answer_of_ours_is_a_status() {
+    let origin = by_status();
+    let route = |path: &str, what: &str| format!("[[route]]\npath = {{ prefix = \"/{path}\" }}\n{what}\n");
+    let to = |path: &str, what: &str| route(path, &format!("cluster = \"origin\"\n{what}"));
+    let routes = [
+        to("Limited", "rate_limits = [{ requests = 1, per = \"1h\" }]"),
+        to("Small", "max_body = \"1KiB\""),
+        to("Abort503", "faults = [{ abort = 503 }]"),
+        to("Abort504", "faults = [{ abort = 504 }]"),
+        to("Abort429", "faults = [{ abort = 429 }]"),
+        to("Abort401", "faults = [{ abort = 401 }]"),
+        to("Abort418", "faults = [{ abort = 418 }]"),
+        route("Nobody", "cluster = \"nobody\""),
+        "[[cluster]]\nname = \"nobody\"\nprotocol = \"http2\"\nendpoints = [\"127.0.0.1:9\"]\n".to_owned(),
+    ];
+    let proxy = one_worker(&origin.config("", "path = { prefix = \"/s\" }", &routes.concat()));
+    assert_eq!(proxy.admin_post("/clusters/drain?cluster=nobody&endpoint=127.0.0.1:9").0, 200);
+    run(async {
+        let sender = connect(proxy.address("edge")).await;
+        assert_eq!(
+            ask(&sender, call("/Limited/0", None), vec![0; 5]).await.expect("answers").trailers["grpc-status"],
+            "0"
+        );
+        for (method, body, status, reason) in [
+            ("Limited/0", 5, "8", "rate-limited"),
+            ("Small/0", 4096, "8", "body-too-large"),
+            ("Nobody/0", 5, "14", "no-endpoint"),
+            ("Abort503/0", 5, "14", "fault-injected"),
+            ("Abort504/0", 5, "4", "fault-injected"),
+            ("Abort429/0", 5, "8", "fault-injected"),
+            ("Abort401/0", 5, "16", "fault-injected"),
+            ("Abort418/0", 5, "2", "fault-injected"),
+            ("Unknown/0", 5, "12", "no-route"),
+        ] {
+            let request =
+                Request::post(format!("http://test/{method}")).header("content-type", "application/grpc+proto");
+            let request =
+                request.header("te", "trailers").header("content-length", body).body(()).expect("well-formed");
+            let answer = ask(&sender, request, vec![0; body]).await.expect("answers");
+            assert_eq!((answer.head.status.as_u16(), answer.field("grpc-status")), (200, Some(status)), "{method}");
+            assert_eq!(answer.field("content-type"), Some("application/grpc"), "{method}");
+            assert_eq!(answer.field("grpc-message"), Some(reason), "{method}");
+            assert!(answer.field("proxy-status").is_some_and(|text| text.contains(reason)), "{method}");
+            assert!(answer.body.is_empty() && answer.trailers.is_empty(), "{method}");
+            assert_eq!(answer.field("retry-after").is_some(), reason == "rate-limited", "{method}");
+        }
+    });
+    assert_eq!(proxy.metric("onehop_route_grpc_calls_total", "status=\"8\""), 3.0);
+}
+
+#[test]
+fn a_call_that_is_shed_is_unavailable() {
+    // No task ever has its turn within a nanosecond: to this target the core is always saturated.
+    let origin = by_status();
+    let config = format!("[runtime]\nshed_after = \"0.001us\"\n{}", origin.config("", "priority = \"low\"", ""));
+    let proxy = one_worker(&config);
+    run(async {
+        let sender = connect(proxy.address("edge")).await;
+        loop {
+            let answer = ask(&sender, call("/s/0", None), vec![0; 5]).await.expect("answers");
+            if answer.field("grpc-message") == Some("shed") {
+                assert_eq!((answer.head.status.as_u16(), answer.field("grpc-status")), (200, Some("14")));
+                return;
+            }
+        }
+    });
+}
+
 #[test]
 fn calls_are_repeated_by_their_status() {
     // The first answer to each method is its status alone; the second is well.

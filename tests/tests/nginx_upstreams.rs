@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use onehop_tests::{Client, Proxy, eventually, folder};
+use onehop_tests::{Client, Origin, Proxy, eventually, folder};
 
 /// One nginx, a single process, so that it can be stopped as a whole.
 struct Nginx {
@@ -19,12 +19,17 @@ struct Nginx {
 
 impl Nginx {
     fn start() -> Nginx {
+        Nginx::start_with("return 200 \"ok\";")
+    }
+
+    /// With something else to do for each request.
+    fn start_with(what: &str) -> Nginx {
         let address = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("free");
         let folder = folder();
         let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path {}/{kind};\n", folder.display()));
         let config = format!(
-            "daemon off;\nmaster_process off;\npid {0}/pid;\nerror_log {0}/error.log;\nevents {{ worker_connections 512; }}\nhttp {{\naccess_log off;\nkeepalive_requests 50;\n{1}server {{ listen {address}; location / {{ return 200 \"ok\"; }} }}\n}}\n",
+            "daemon off;\nmaster_process off;\npid {0}/pid;\nerror_log {0}/error.log;\nevents {{ worker_connections 512; }}\nhttp {{\naccess_log off;\nkeepalive_requests 50;\n{1}server {{ listen {address}; location / {{ {what} }} }}\n}}\n",
             folder.display(),
             paths.concat()
         );
@@ -163,6 +168,63 @@ fn what_happens_to_them_is_not_felt() {
     let failures = load.finish();
     let others = failures.iter().filter(|head| !head.contains(" 503 ")).count();
     assert_eq!(others, 0, "{failures:?}");
+}
+
+/// An origin behind nginx that can be made slow.
+fn slowable() -> (Origin, Arc<AtomicBool>) {
+    let slow = Arc::new(AtomicBool::new(false));
+    let is_slow = slow.clone();
+    let origin = Origin::start(move |connection| {
+        while connection.head().is_some() {
+            if is_slow.load(Ordering::SeqCst) {
+                // The fault itself.
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    (origin, slow)
+}
+
+#[test]
+fn one_whose_origin_is_slow_gets_little_until_it_is_quick_again() {
+    if Command::new("nginx").arg("-v").stderr(Stdio::null()).status().is_err() {
+        println!("skipped: nginx is not installed (tests/install-peers installs it)");
+        return;
+    }
+    let (origin, slow) = slowable();
+    let passes_on = format!("proxy_pass http://{};", origin.address());
+    let upstreams = [Nginx::start(), Nginx::start(), Nginx::start_with(&passes_on)];
+    let endpoints: Vec<String> = upstreams.iter().map(|nginx| format!("\"{}\"", nginx.address)).collect();
+    for balance in ["least-request", "peak-ewma"] {
+        let config = format!(
+            "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"c\"\n[[cluster]]\nname = \"c\"\nbalance = \"{balance}\"\nendpoints = [{}]\n",
+            endpoints.join(", ")
+        );
+        let proxy = Proxy::start_with(&config, &["--workers", "1"], None);
+        let asked = |at: usize| proxy.metric("onehop_endpoint_requests_total", &upstreams_address(&endpoints, at));
+        slow.store(false, Ordering::SeqCst);
+        let load = Load::start(proxy.address("edge"));
+        eventually("all three serve", || (0..3).all(|at| asked(at) > 0.0));
+        slow.store(true, Ordering::SeqCst);
+        load.go_on(100);
+        // From here on it is known to be slow. An even share would be a third; at most all four clients at once wait for it,
+        // a tenth of a second each, while the others answer in less than a thousandth.
+        let before: Vec<f64> = (0..3).map(asked).collect();
+        load.go_on(2000);
+        let now: Vec<f64> = (0..3).map(asked).collect();
+        let served: Vec<f64> = now.iter().zip(&before).map(|(now, before)| now - before).collect();
+        let share = served[2] / served.iter().sum::<f64>();
+        assert!(share < 0.1, "{balance}: {served:?}");
+        slow.store(false, Ordering::SeqCst);
+        // (What peak EWMA knows of a slow one fades within minutes.)
+        if balance == "least-request" {
+            let before = asked(2);
+            eventually("it serves again", || asked(2) > before + 20.0);
+        }
+        let failures = load.finish();
+        assert!(failures.is_empty(), "{balance}: {failures:?}");
+    }
 }
 
 fn upstreams_address(endpoints: &[String], at: usize) -> String {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use onehop_bench::hop::runner::{self, Place};
@@ -78,6 +78,9 @@ struct HopCommand {
     /// Runs no self-tests (those of the folder, from an earlier call, stay).
     #[arg(long)]
     no_self_test: bool,
+    /// A rehearsal: two lives and blocks of 300 ms. It shows that all of it runs here; its figures say little.
+    #[arg(long)]
+    short: bool,
     #[command(flatten)]
     place: Where,
 }
@@ -201,9 +204,17 @@ fn hop_command(arguments: &HopCommand) -> Result<bool, String> {
             }
         }
     }
+    if arguments.short {
+        scenarios = scenarios.into_iter().map(Scenario::rehearsed).collect();
+    }
     let place = place(&arguments.place)?;
     let begun = Instant::now();
     let mut say = |line: &str| eprintln!("[{:>4} s] {line}", begun.elapsed().as_secs());
+    let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
+    let tests = if arguments.no_self_test { Duration::ZERO } else { selftest::TAKES };
+    let minutes = scenarios.iter().map(runner::estimate).fold(tests, |sum, one| sum + one).as_secs_f64() / 60.0;
+    let before = if arguments.no_self_test { "" } else { "self-tests, " };
+    say(&format!("{before}{}: about {minutes:.0} minutes, into {}", names.join(", "), place.folder.display()));
     if !arguments.no_self_test {
         save_self_test(&selftest::run(&place, &mut say)?, &place.folder)?;
     }
@@ -255,8 +266,8 @@ fn report(folder: &Path, place: Option<&Place>) -> Result<bool, String> {
     put(&folder.join("summary.md"), &summary)?;
     put(&folder.join("headline.md"), &markdown::headline(&results))?;
     put(&folder.join("report.html"), &html::report(&results, selftest.as_ref(), &setup_text))?;
-    if let Some((measured, analysis)) = results.iter().find(|(measured, _)| !measured.scenario.idle) {
-        put(&folder.join("headline.svg"), &html::picture(measured, analysis))?;
+    if let Some(picture) = html::picture(&results) {
+        put(&folder.join("headline.svg"), &picture)?;
     }
     // A closed pipe is no failure of the run.
     let _ = writeln!(std::io::stdout(), "{summary}\nreport: {}", folder.join("report.html").display());

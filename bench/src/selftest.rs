@@ -78,6 +78,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Differences below this part of the latency are none that anybody would act upon.
 const NEGLIGIBLE: f64 = 0.03;
 const ROUNDS: usize = 6;
+/// How long all of them take, about.
+pub const TAKES: Duration = Duration::from_secs(60);
 /// How often the pairs of proxies are started anew. It is blocks that are needed, twelve of each at least: at these rates
 /// most of a latency is what leaving a halt takes on a virtual machine, and that drifts from block to block (p50 of one
 /// process over half a minute: 83, 94, 88 us; of its twin: 76, 90, 90 us). New pairs show that processes add nothing to it.

@@ -13,6 +13,7 @@ static BENCH: OnceLock<PathBuf> = OnceLock::new();
 fn bench(arguments: &[&str], path: Option<&str>) -> Output {
     let program = BENCH.get_or_init(|| {
         binary();
+        build("raw-relay");
         build("onehop-bench")
     });
     let mut command = Command::new(program);
@@ -52,9 +53,11 @@ fn a_comparison_is_written_and_scenarios_are_merged() {
     let into = folder();
     let gateway = scenario("one-hop", "kind = \"gateway\"\ncandidates = [\"raw-relay\", \"onehop\", \"onehop-poll\"]");
     let mesh = scenario("two-hops", "kind = \"mesh\"\ncandidates = [\"onehop\"]");
-    for file in [&gateway, &mesh] {
-        let output = bench(&["hop", "--no-self-test", "--scenario", text(file), "--into", text(&into)], None);
+    for (file, more) in [(&gateway, &[][..]), (&mesh, &["--short"])] {
+        let arguments = ["hop", "--no-self-test", "--scenario", text(file), "--into", text(&into)];
+        let output = bench(&[&arguments, more].concat(), None);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.lines().any(|line| line.contains(": about 0 minutes, into")), "{error}");
         // Without self-tests nothing can be trusted: three.
         assert_eq!(output.status.code(), Some(3), "{error}");
     }
@@ -69,6 +72,9 @@ fn a_comparison_is_written_and_scenarios_are_merged() {
     assert!(std::fs::read_to_string(into.join("SETUP.md")).expect("a setup").contains("kernel"));
     assert!(into.join("headline.svg").is_file() && into.join("headline.md").is_file());
     assert!(into.join("configs/one-hop/onehop/onehop.toml").is_file());
+    let rehearsed = std::fs::read_to_string(into.join("scenarios/two-hops.json")).expect("raw results");
+    let rehearsed: Value = serde_json::from_str(&rehearsed).expect("JSON");
+    assert_eq!((&rehearsed["scenario"]["block"], &rehearsed["scenario"]["restarts"]), (&"300ms".into(), &2.into()));
     let raw = std::fs::read_to_string(into.join("scenarios/one-hop.json")).expect("raw results");
     let raw: Value = serde_json::from_str(&raw).expect("JSON");
     let blocks = raw["blocks"].as_array().expect("blocks");

@@ -29,6 +29,8 @@ const WARM: Duration = Duration::from_millis(200);
 /// The bare loop that shows what the machine allows waits for moments so long.
 const FLOOR: Duration = Duration::from_millis(400);
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// What starting and ending all candidates takes, about.
+const STARTING: Duration = Duration::from_secs(2);
 
 /// Where things run.
 #[derive(Clone, Debug)]
@@ -274,6 +276,20 @@ pub fn measure(
         keep(&run.measured)?;
     }
     Ok(run.measured)
+}
+
+/// How long a scenario takes, about, with all candidates.
+pub fn estimate(scenario: &Scenario) -> Duration {
+    let candidates = match (scenario.kind, scenario.candidates.len()) {
+        (Kind::Direct, _) => 1,
+        (_, 0) => 1 + peers::all().iter().filter(|peer| peer.by_default()).count(),
+        (_, named) => 1 + named,
+    };
+    let length = scenario.block().unwrap_or_default();
+    let round = (length + (length / 4).min(WARM)) * candidates as u32;
+    let closed = if scenario.idle { Duration::ZERO } else { (CLOSED + WARM) * candidates as u32 };
+    let lives = scenario.restarts as u32;
+    (STARTING + round * scenario.rounds as u32) * lives + closed * lives.min(CLOSED_LIVES as u32)
 }
 
 /// What the machine itself allows: shown beside the generator's lateness.

@@ -175,6 +175,12 @@ impl Scenario {
         }
     }
 
+    /// The same as a rehearsal: everything once or twice, briefly.
+    #[must_use]
+    pub fn rehearsed(self) -> Scenario {
+        Scenario { restarts: 2, rounds: 1, block: "300ms".to_owned(), ..self }
+    }
+
     /// Length of a block.
     ///
     /// # Errors

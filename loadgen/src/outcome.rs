@@ -173,9 +173,10 @@ impl Outcome {
         let mut remarks = self.notes.clone();
         if let (Loop::Open { rate, .. }, false) = (plan.pacing, self.reached(plan)) {
             remarks.push(format!(
-                "the rate was not reached: {:.0} of {rate:.0} requests a second; the latencies below are those of a \
-                 queue that grows, not of the target",
-                self.total.counts.sent as f64 / self.seconds.max(1e-9)
+                "the rate was not reached: {} of {} requests were due and never sent ({rate:.0} a second were asked for); \
+                 these latencies are those of a queue that grows, not of the target",
+                self.unsent,
+                self.offered()
             ));
         }
         let counts = &self.total.counts;

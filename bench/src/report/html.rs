@@ -59,10 +59,16 @@ fn percentiles(measured: &Measured) -> String {
     plot.svg()
 }
 
-/// Horizontal bars with intervals.
-pub fn bars(title: &str, unit: &str, rows: &[(String, f64, f64, f64)]) -> String {
-    let (width, left, right, row) = (760.0, 110.0, 150.0, 26.0);
-    let height = 34.0 + rows.len() as f64 * row;
+/// A name, a value, and the ends of its interval.
+type Bar = (String, f64, f64, f64);
+/// Height of a bar, and of what stands above them.
+const BAR: f64 = 26.0;
+const HEAD: f64 = 34.0;
+
+/// Horizontal bars with intervals, so wide.
+pub fn bars(width: f64, title: &str, unit: &str, rows: &[Bar]) -> String {
+    let (left, right, row) = (110.0, if width < 500.0 { 90.0 } else { 150.0 }, BAR);
+    let height = HEAD + rows.len() as f64 * row;
     // One wide interval must not squeeze all bars: it is cut at a third above the longest bar.
     let longest = rows.iter().map(|(_, value, _, _)| *value).fold(0.0f64, f64::max).max(1e-9);
     let most = rows.iter().map(|(_, _, _, high)| *high).fold(longest, f64::max).min(longest * 1.33);
@@ -97,26 +103,47 @@ fn rows(analysis: &Analysis, figure: impl Fn(&Verdict) -> Option<(f64, f64, f64)
     analysis.verdicts.iter().filter_map(one).collect()
 }
 
-/// The headline: added p50 and CPU time of a scenario, as one picture.
-pub fn picture(measured: &Measured, analysis: &Analysis) -> String {
-    let added = rows(analysis, |verdict| verdict.added.map(|added| added[0].drawn(1e3)));
-    let cpu = rows(analysis, |verdict| verdict.cpu_us.map(|cpu| cpu.drawn(1.0)));
-    let inner = |svg: String, y: f64, height: f64| {
-        svg.replacen("<svg ", &format!("<svg y=\"{y}\" width=\"760\" height=\"{height}\" "), 1)
-    };
-    let heights = [34.0 + added.len() as f64 * 26.0, 34.0 + cpu.len() as f64 * 26.0];
-    let title = &measured.scenario.title;
-    let first = bars(&format!("{title}: median latency that the hop adds"), "us", &added);
-    let second = bars(&format!("{title}: CPU time per request"), "us", &cpu);
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 800 {0}\" width=\"800\" height=\"{0}\">\
-         <rect width=\"800\" height=\"{0}\" fill=\"#ffffff\"/><g color=\"#1a1a1a\"><svg x=\"20\" y=\"16\" width=\"760\" \
-         height=\"{1}\" overflow=\"visible\">{2}{3}</svg></g></svg>\n",
-        heights[0] + heights[1] + 48.0,
-        heights[0] + heights[1] + 20.0,
-        inner(first, 0.0, heights[0]),
-        inner(second, heights[0] + 16.0, heights[1]),
-    )
+/// What the picture shows, of those that were measured.
+const PICTURED: [&str; 4] = ["http-small", "h2-h1-512", "mesh-small", "tls-bulk"];
+/// Width of one of its two columns.
+const COLUMN: f64 = 400.0;
+
+/// The headline: added p50 and CPU time of some scenarios, side by side, as one picture.
+pub fn picture(results: &[(Measured, Analysis)]) -> Option<String> {
+    let drawn = |(measured, _): &&(Measured, Analysis)| PICTURED.contains(&measured.scenario.name.as_str());
+    let mut chosen: Vec<_> = results.iter().filter(drawn).collect();
+    if chosen.is_empty() {
+        chosen.extend(results.iter().find(|(measured, _)| !measured.scenario.idle));
+    }
+    let (mut body, mut y) = (String::new(), 16.0);
+    for (measured, analysis) in &chosen {
+        let added = rows(analysis, |verdict| verdict.added.map(|added| added[0].drawn(1e3)));
+        let cpu = rows(analysis, |verdict| verdict.cpu_us.map(|cpu| cpu.drawn(1.0)));
+        let height = HEAD + added.len().max(cpu.len()) as f64 * BAR;
+        let title = escape(&measured.scenario.title);
+        let _ = write!(
+            body,
+            "<text x=\"20\" y=\"{}\" font-family=\"system-ui, sans-serif\" font-size=\"15\" font-weight=\"600\">{title}</text>",
+            y + 14.0
+        );
+        for (x, what, bars_of) in
+            [(20.0, "added latency, median", &added), (COLUMN + 40.0, "CPU time per request", &cpu)]
+        {
+            let inner = bars(COLUMN, what, "us", bars_of);
+            let own = HEAD + bars_of.len() as f64 * BAR;
+            let at =
+                format!("<svg x=\"{x}\" y=\"{}\" width=\"{COLUMN}\" height=\"{own}\" overflow=\"visible\" ", y + 20.0);
+            body += &inner.replacen("<svg ", &at, 1).replacen("font-weight=\"600\"", "opacity=\"0.7\"", 1);
+        }
+        y += height + 44.0;
+    }
+    let width = 2.0 * COLUMN + 60.0;
+    (!chosen.is_empty()).then(|| {
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {y}\" width=\"{width}\" height=\"{y}\">\
+             <rect width=\"{width}\" height=\"{y}\" fill=\"#ffffff\"/><g fill=\"#1a1a1a\" color=\"#1a1a1a\">{body}</g></svg>\n"
+        )
+    })
 }
 
 /// report.html.
@@ -164,6 +191,7 @@ pub fn report(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>, set
         if scenario.idle {
             body += &table(&markdown::idle_table(analysis));
             body += &bars(
+                760.0,
                 "Memory per idle connection",
                 "KiB",
                 &rows(analysis, |v| v.per_connection_kib.map(|k| (k, k, k))),
@@ -171,11 +199,12 @@ pub fn report(results: &[(Measured, Analysis)], selftest: Option<&SelfTest>, set
             continue;
         }
         body += &bars(
+            760.0,
             "Median latency that the hop adds",
             "us",
             &rows(analysis, |verdict| verdict.added.map(|added| added[0].drawn(1e3))),
         );
-        body += &bars("CPU time per request", "us", &rows(analysis, |v| v.cpu_us.map(|cpu| cpu.drawn(1.0))));
+        body += &bars(760.0, "CPU time per request", "us", &rows(analysis, |v| v.cpu_us.map(|cpu| cpu.drawn(1.0))));
         body += &table(&markdown::latency_table(analysis));
         body += &percentiles(measured);
         body += &table(&markdown::cost_table(analysis));

@@ -235,7 +235,7 @@ font-variant-numeric:tabular-nums;margin:.6rem 0}th,td{padding:.22rem .7rem;text
 color-mix(in srgb,currentColor 15%,transparent)}th:first-child,td:first-child{text-align:left}td{white-space:nowrap}.wrap td,.wrap th{white-space:normal;text-align:left}th{font-weight:600}\
 svg{width:100%;height:auto;margin:.4rem 0}.note{border-left:4px solid #e69f00;padding:.2rem .8rem;margin:.5rem 0}\
 .bad{border-left-color:#d55e00}small,.dim{opacity:.72}code{font-size:.9em;overflow-wrap:anywhere}\
-div.scroll{overflow-x:auto}</style>";
+div.scroll{overflow-x:auto}.scroll table{font-size:.9em}.scroll td:first-child{white-space:normal;min-width:13rem}</style>";
 
 /// A whole page.
 pub fn page(title: &str, body: &str) -> String {

@@ -1,5 +1,6 @@
 //! Counters with one writer: a relaxed load and a relaxed store, no locked instruction.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// Counts up. Only one thread may add.
@@ -56,32 +57,39 @@ impl Gauge {
 
 /// Two cache lines apart: adjacent lines are fetched in pairs.
 #[repr(align(128))]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Padded<T>(T);
 
-/// One block per core.
+/// One block per core, made when its core first writes to it: of thousands of routes on dozens of cores most blocks would
+/// never be used.
 #[derive(Debug)]
 pub struct PerCore<T> {
-    blocks: Box<[Padded<T>]>,
+    blocks: Box<[OnceLock<Box<Padded<T>>>]>,
+    make: fn() -> T,
 }
 
 impl<T: Default> PerCore<T> {
     /// Blocks for so many cores.
     pub fn new(cores: usize) -> PerCore<T> {
-        PerCore { blocks: (0..cores.max(1)).map(|_| Padded::default()).collect() }
+        PerCore::made_by(cores, T::default)
     }
 }
 
 impl<T> PerCore<T> {
+    /// Blocks for so many cores, begun by a function.
+    pub fn made_by(cores: usize, make: fn() -> T) -> PerCore<T> {
+        PerCore { blocks: (0..cores.max(1)).map(|_| OnceLock::new()).collect(), make }
+    }
+
     /// The block of one core, which alone may write it.
     #[inline]
     pub fn core(&self, core: usize) -> &T {
-        &self.blocks[core].0
+        &self.blocks[core].get_or_init(|| Box::new(Padded((self.make)()))).0
     }
 
-    /// All blocks.
+    /// The blocks of the cores that have written.
     pub fn all(&self) -> impl Iterator<Item = &T> {
-        self.blocks.iter().map(|block| &block.0)
+        self.blocks.iter().filter_map(|block| Some(&block.get()?.0))
     }
 
     /// A figure summed over the cores.

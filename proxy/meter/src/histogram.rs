@@ -52,15 +52,39 @@ impl Histogram {
     }
 }
 
-/// A histogram that takes memory only once it is used.
+/// How many values and their sum, without how they are spread.
 #[derive(Debug, Default)]
-pub struct LazyHistogram(OnceLock<Box<Histogram>>);
+struct Totals {
+    count: Counter,
+    sum_ns: Counter,
+}
+
+#[derive(Debug)]
+enum Kept {
+    Spread(Box<Histogram>),
+    Totals(Box<Totals>),
+}
+
+/// A histogram that takes memory only once it is used; a coarse one knows no more than count and sum.
+#[derive(Debug, Default)]
+pub struct LazyHistogram(OnceLock<Kept>);
 
 impl LazyHistogram {
+    /// One without buckets: of a series beyond those that are shown with them.
+    pub fn coarse() -> LazyHistogram {
+        LazyHistogram(OnceLock::from(Kept::Totals(Box::default())))
+    }
+
     /// Counts one value.
     #[inline]
     pub fn record(&self, ns: u64) {
-        self.0.get_or_init(Box::default).record(ns);
+        match self.0.get_or_init(|| Kept::Spread(Box::default())) {
+            Kept::Spread(histogram) => histogram.record(ns),
+            Kept::Totals(totals) => {
+                totals.count.add(1);
+                totals.sum_ns.add(ns);
+            }
+        }
     }
 }
 
@@ -68,31 +92,44 @@ impl LazyHistogram {
 #[derive(Debug)]
 pub struct Merged {
     counts: [u64; BUCKETS],
+    /// Values of which no more is known than their sum.
+    coarse: u64,
     /// Sum of the values, in nanoseconds.
     pub sum_ns: u64,
 }
 
 impl Default for Merged {
     fn default() -> Merged {
-        Merged { counts: [0; BUCKETS], sum_ns: 0 }
+        Merged { counts: [0; BUCKETS], coarse: 0, sum_ns: 0 }
     }
 }
 
 impl Merged {
     /// Adds one core's.
     pub fn add(&mut self, histogram: &LazyHistogram) {
-        let Some(histogram) = histogram.0.get() else {
-            return;
-        };
-        for (sum, count) in self.counts.iter_mut().zip(&histogram.counts) {
-            *sum += count.get();
+        match histogram.0.get() {
+            None => {}
+            Some(Kept::Totals(totals)) => {
+                self.coarse += totals.count.get();
+                self.sum_ns += totals.sum_ns.get();
+            }
+            Some(Kept::Spread(histogram)) => {
+                for (sum, count) in self.counts.iter_mut().zip(&histogram.counts) {
+                    *sum += count.get();
+                }
+                self.sum_ns += histogram.sum_ns.get();
+            }
         }
-        self.sum_ns += histogram.sum_ns.get();
     }
 
     /// How many values.
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().sum::<u64>() + self.coarse
+    }
+
+    /// Whether it is known how the values are spread.
+    pub fn is_spread(&self) -> bool {
+        self.coarse == 0
     }
 
     /// The upper bound of the bucket that holds the quantile (0 to 1), in nanoseconds.
@@ -151,5 +188,15 @@ mod tests {
         let median = merged.quantile(0.5);
         assert!((500_000..570_000).contains(&median), "{median}");
         assert_eq!(merged.cumulative().last().map(|(_, count)| count), Some(2000));
+    }
+
+    #[test]
+    fn a_coarse_one_knows_count_and_sum() {
+        let coarse = LazyHistogram::coarse();
+        coarse.record(5_000);
+        coarse.record(7_000);
+        let mut merged = Merged::default();
+        merged.add(&coarse);
+        assert_eq!((merged.count(), merged.sum_ns, merged.is_spread()), (2, 12_000, false));
     }
 }

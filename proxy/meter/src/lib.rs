@@ -18,5 +18,5 @@ pub use histogram::{Histogram, LazyHistogram};
 pub use peers::PeerMeters;
 pub use registry::Registry;
 pub use resilience::{LazyResilience, ResilienceMeters};
-pub use series::{ClusterMeters, CoreMeters, EndpointMeters, ListenerMeters, RouteMeters};
+pub use series::{ClusterMeters, CoreMeters, EndpointMeters, LazyCalls, ListenerMeters, RouteMeters};
 pub use tls::{TlsMeters, TlsReason};

@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::core::PerCore;
 use crate::series::{ClusterMeters, CoreMeters, EndpointMeters, ListenerMeters, RouteMeters};
 
-/// Series of one kind; what comes beyond shares one series named `overflow`.
-pub(crate) const MAX_SERIES: usize = 10_000;
+/// Series of one kind; what comes beyond shares one series named `overflow`. Twice the ten thousand routes that a
+/// configuration may well have: where all names change, the new ones stand beside the old ones for a moment.
+pub(crate) const MAX_SERIES: usize = 20_000;
+/// Routes of which it is shown how their times are spread; those that come later show count and sum.
+const MAX_SPREAD: usize = 2_000;
 
-pub(crate) type Family<T> = BTreeMap<String, Arc<PerCore<T>>>;
+pub(crate) type Family<T> = BTreeMap<Box<str>, Arc<PerCore<T>>>;
 
 #[derive(Default)]
 pub(crate) struct Families {
@@ -32,15 +35,27 @@ pub struct Registry {
     families: Mutex<Families>,
 }
 
-fn series<T: Default>(family: &mut Family<T>, cores: usize, name: String) -> Arc<PerCore<T>> {
-    let name = if family.len() >= MAX_SERIES && !family.contains_key(&name) { "overflow".to_owned() } else { name };
-    family.entry(name).or_insert_with(|| Arc::new(PerCore::new(cores))).clone()
+fn series<T: Default>(family: &mut Family<T>, cores: usize, name: &str) -> Arc<PerCore<T>> {
+    made_by(family, cores, name, T::default)
+}
+
+fn made_by<T>(family: &mut Family<T>, cores: usize, name: &str, make: fn() -> T) -> Arc<PerCore<T>> {
+    if let Some(known) = family.get(name) {
+        return known.clone();
+    }
+    let name = if family.len() >= MAX_SERIES { "overflow" } else { name };
+    family.entry(name.into()).or_insert_with(|| Arc::new(PerCore::made_by(cores, make))).clone()
 }
 
 impl Registry {
     /// For a process of so many cores.
     pub fn new(cores: usize) -> Arc<Registry> {
-        Arc::new(Registry { cores, core: Arc::new(PerCore::new(cores)), families: Mutex::default() })
+        let core: PerCore<CoreMeters> = PerCore::new(cores);
+        for number in 0..cores.max(1) {
+            // A core is shown from the start, whether it has done anything yet or not.
+            core.core(number);
+        }
+        Arc::new(Registry { cores, core: Arc::new(core), families: Mutex::default() })
     }
 
     pub(crate) fn families(&self) -> MutexGuard<'_, Families> {
@@ -59,22 +74,24 @@ impl Registry {
 
     /// A listener's, made when it is new.
     pub fn listener(&self, name: &str) -> Arc<PerCore<ListenerMeters>> {
-        series(&mut self.families().listeners, self.cores, name.to_owned())
+        series(&mut self.families().listeners, self.cores, name)
     }
 
     /// A route's.
     pub fn route(&self, name: &str) -> Arc<PerCore<RouteMeters>> {
-        series(&mut self.families().routes, self.cores, name.to_owned())
+        let routes = &mut self.families().routes;
+        let make = if routes.len() < MAX_SPREAD { RouteMeters::default } else { RouteMeters::coarse };
+        made_by(routes, self.cores, name, make)
     }
 
     /// A cluster's.
     pub fn cluster(&self, name: &str) -> Arc<PerCore<ClusterMeters>> {
-        series(&mut self.families().clusters, self.cores, name.to_owned())
+        series(&mut self.families().clusters, self.cores, name)
     }
 
     /// An endpoint's.
     pub fn endpoint(&self, cluster: &str, address: &str) -> Arc<PerCore<EndpointMeters>> {
-        series(&mut self.families().endpoints, self.cores, format!("{cluster}\n{address}"))
+        series(&mut self.families().endpoints, self.cores, &format!("{cluster}\n{address}"))
     }
 
     /// Forgets the series that nothing but the registry holds any more.

@@ -8,9 +8,6 @@ use crate::names::Reason;
 use crate::registry::{Family, Registry};
 use crate::tls::{TlsMeters, TlsReason};
 
-/// Routes that show a histogram; the others show only its sum and count in the counters beside it.
-const MAX_HISTOGRAMS: usize = 1_000;
-
 /// What is being written.
 pub(crate) struct Text(String);
 
@@ -111,14 +108,17 @@ impl Text {
         figure: impl Fn(&T) -> &LazyHistogram,
     ) {
         self.head(name, "histogram", help);
-        for (key, series) in family.iter().take(MAX_HISTOGRAMS) {
+        for (key, series) in family {
             let mut merged = Merged::default();
             for block in series.all() {
                 merged.add(figure(block));
             }
-            let labels = label(key);
-            let count = merged.count();
-            for (bound, seen) in merged.cumulative() {
+            let (labels, count) = (label(key), merged.count());
+            if count == 0 {
+                // Thousands of routes that nobody uses would fill a scrape with zeros.
+                continue;
+            }
+            for (bound, seen) in merged.cumulative().filter(|_| merged.is_spread()) {
                 self.sample(&format!("{name}_bucket"), &format!("{labels},le=\"{}\"", bound as f64 / 1e9), seen);
             }
             self.sample(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), count);
@@ -270,7 +270,7 @@ impl Registry {
         text.head("onehop_route_grpc_calls_total", "counter", "gRPC calls by their status.");
         for (key, series) in family {
             for status in 0..17 {
-                let count = series.sum(|block| block.grpc[status].get());
+                let count = series.sum(|block| block.grpc.read(status));
                 if count > 0 {
                     text.sample("onehop_route_grpc_calls_total", &format!("{},status=\"{status}\"", route(key)), count);
                 }

@@ -1,10 +1,15 @@
 //! The blocks of counters that one core writes for each listener, route, cluster and endpoint.
 
+use std::sync::OnceLock;
+
 use crate::core::{Counter, Gauge};
 use crate::histogram::LazyHistogram;
 use crate::names::REASONS;
 use crate::resilience::LazyResilience;
 use crate::tls::TlsMeters;
+
+/// Statuses of gRPC calls, 0 to 16.
+const STATUSES: usize = 17;
 
 /// How many rules a message can break, at most.
 pub const REJECTS: usize = 64;
@@ -67,8 +72,8 @@ pub struct RouteMeters {
     pub requests: Counter,
     /// Responses by class: 1xx to 5xx, and none.
     pub responses: [Counter; 6],
-    /// gRPC calls by their status, 0 to 16.
-    pub grpc: [Counter; 17],
+    /// gRPC calls by their status.
+    pub grpc: LazyCalls,
     /// Attempts beyond the first.
     pub retries: Counter,
     /// Requests refused for a rate.
@@ -81,6 +86,28 @@ pub struct RouteMeters {
     pub hop: LazyHistogram,
     /// The whole time of each request.
     pub total: LazyHistogram,
+}
+
+impl RouteMeters {
+    /// Of a route beyond those whose times are shown by how they are spread.
+    pub fn coarse() -> RouteMeters {
+        RouteMeters { hop: LazyHistogram::coarse(), total: LazyHistogram::coarse(), ..RouteMeters::default() }
+    }
+}
+
+/// gRPC calls by their status, made with the first: most routes have none.
+#[derive(Debug, Default)]
+pub struct LazyCalls(OnceLock<Box<[Counter; STATUSES]>>);
+
+impl LazyCalls {
+    /// Counts one; unknown statuses count as unauthenticated, the last that is known.
+    pub fn add(&self, status: u16) {
+        self.0.get_or_init(Box::default)[usize::from(status).min(STATUSES - 1)].add(1);
+    }
+
+    pub(crate) fn read(&self, status: usize) -> u64 {
+        self.0.get().map_or(0, |calls| calls[status].get())
+    }
 }
 
 /// A cluster, on one core.

@@ -42,7 +42,7 @@ pub fn conclude(
         meters.requests.add(1);
         meters.responses[class(outcome.status)].add(1);
         if let Some(status) = outcome.grpc_status {
-            meters.grpc[usize::from(status.min(16))].add(1);
+            meters.grpc.add(status);
         }
         meters.hop.record(account.hop_ns);
         meters.total.record(account.total_ns);

@@ -36,7 +36,7 @@ fn routes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     for count in [10usize, 1_000, 100_000] {
         let snapshot = compile(config(count, 1));
-        let table = snapshot.listeners[0].hosts.clone();
+        let table = snapshot.tables[0].clone();
         let paths: Vec<String> = (0..1024).map(|at| format!("/service-{}/v1/users/7", at * 7919 % count)).collect();
         let mut router = matchit::Router::new();
         let mut map = HashMap::new();
@@ -86,7 +86,7 @@ fn expressions(criterion: &mut Criterion) {
     }
     text.push_str("[[cluster]]\nname = \"c\"\nendpoints = [\"10.0.0.1:80\"]\n");
     let snapshot = compile(text);
-    let table = snapshot.listeners[0].hosts.clone();
+    let table = snapshot.tables[0].clone();
     let mut group = criterion.benchmark_group("1000 expressions");
     for length in [64usize, 256, 1024, 4096] {
         let path = format!("/v1/s500{}/end500", "/abc".repeat(length / 4 - 4));

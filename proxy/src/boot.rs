@@ -190,6 +190,7 @@ pub fn run(
     let runtime = model.runtime.clone();
     // What was written is compiled: it would only occupy memory for as long as the process serves.
     drop((model, loaded, snapshot));
+    onehop_net::release_free_memory();
     serve(publisher, source, log, admin, runtime, predecessor)?;
     match waiting.join() {
         Ok(0) => Ok(()),

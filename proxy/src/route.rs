@@ -114,7 +114,8 @@ fn tell(listener: &Listener, model: &Model, question: &Question, asked: &Asked) 
     let parts: Vec<Parts> = model.routes.iter().map(parts).collect::<Result<_, String>>()?;
     let serves = |route: &Route| route.listeners.is_empty() || route.listeners.contains(&listener.name.to_string());
     let verdicts = explain(&model.routes, &parts, serves, &facts);
-    let found = listener.hosts.find(&facts, &mut Scratch::default());
+    let table = listener.hosts.upgrade();
+    let found = table.as_ref().and_then(|table| table.find(&facts, &mut Scratch::default()));
     let width = model.routes.iter().map(|route| route.name.len()).max().unwrap_or(0);
     for (route, verdict) in model.routes.iter().zip(verdicts) {
         let name = &route.name;

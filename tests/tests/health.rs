@@ -63,6 +63,8 @@ fn an_endpoint_that_fails_all_is_out_after_its_threshold_over_all_cores() {
     assert_eq!(state(&proxy, &origins[1]), ("ejected".to_owned(), "consecutive-5xx".to_owned()));
     assert_eq!(proxy.metric("onehop_cluster_ejections_total", ""), 1.0);
     assert_eq!(state(&proxy, &origins[0]).0, "healthy");
+    // Health is no change of configuration: nothing was compiled, and the cores have taken nothing over.
+    assert_eq!(proxy.metric("onehop_core_installs_total", ""), 0.0);
 }
 
 #[test]

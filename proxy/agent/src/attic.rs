@@ -4,30 +4,38 @@
 use std::sync::Arc;
 
 use onehop_meter::Registry;
-use onehop_plan::{Cluster, Listener, Snapshot};
+use onehop_plan::{Cluster, HostTable, Listener, Snapshot};
 
 /// Old snapshots, and those of their parts that connections and exchanges still hold.
 #[derive(Default)]
 pub struct Attic {
     snapshots: Vec<Arc<Snapshot>>,
-    listeners: Vec<Arc<Listener>>,
+    listeners: Vec<Held>,
     clusters: Vec<Arc<Cluster>>,
     /// Something was freed since the registry was last told.
     freed: bool,
+}
+
+/// A listener, with its routes where nothing in force has taken its name over: what its connections still ask for is
+/// answered by them.
+struct Held {
+    listener: Arc<Listener>,
+    routes: Option<Arc<HostTable>>,
 }
 
 /// What nobody holds any more, to be dropped where it delays nobody.
 #[derive(Default)]
 pub struct Rubbish {
     snapshots: Vec<Snapshot>,
-    listeners: Vec<Arc<Listener>>,
+    listeners: Vec<Held>,
     clusters: Vec<Arc<Cluster>>,
+    tables: Vec<Arc<HostTable>>,
 }
 
 impl Rubbish {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.snapshots.is_empty() && self.listeners.is_empty() && self.clusters.is_empty()
+        self.snapshots.is_empty() && self.listeners.is_empty() && self.clusters.is_empty() && self.tables.is_empty()
     }
 }
 
@@ -59,21 +67,43 @@ impl Attic {
             return Rubbish::default();
         }
         let mut rubbish = Rubbish::default();
-        let (mut listeners, mut clusters) = (Vec::new(), Vec::new());
+        let mut clusters = Vec::new();
         for snapshot in std::mem::take(&mut self.snapshots) {
             match Arc::try_unwrap(snapshot) {
                 Ok(mut snapshot) => {
-                    listeners.append(&mut snapshot.listeners);
+                    let tables = std::mem::take(&mut snapshot.tables).into_iter().map(Some);
+                    let parts = std::mem::take(&mut snapshot.listeners).into_iter().zip(tables);
+                    self.listeners.extend(parts.map(|(listener, routes)| Held { listener, routes }));
                     clusters.append(&mut snapshot.clusters);
                     rubbish.snapshots.push(snapshot);
                 }
                 Err(held) => self.snapshots.push(held),
             }
         }
-        rubbish.listeners = sort(&mut self.listeners, listeners, &in_force.listeners);
+        self.sort_listeners(in_force, &mut rubbish);
         rubbish.clusters = sort(&mut self.clusters, clusters, &in_force.clusters);
         self.freed = !rubbish.is_empty();
         rubbish
+    }
+
+    /// Listeners that connections hold stay, without their routes where those in force stand for them; what the snapshot
+    /// in force has too is no part of ours.
+    fn sort_listeners(&mut self, in_force: &Snapshot, rubbish: &mut Rubbish) {
+        let mut known: Vec<*const Listener> = in_force.listeners.iter().map(Arc::as_ptr).collect();
+        for mut held in std::mem::take(&mut self.listeners) {
+            let is_ours = !known.contains(&Arc::as_ptr(&held.listener));
+            if is_ours && Arc::strong_count(&held.listener) == 1 {
+                rubbish.listeners.push(held);
+                continue;
+            }
+            if !is_ours || in_force.listeners.iter().any(|listener| listener.name == held.listener.name) {
+                rubbish.tables.extend(held.routes.take());
+            }
+            if is_ours {
+                known.push(Arc::as_ptr(&held.listener));
+                self.listeners.push(held);
+            }
+        }
     }
 
     /// Snapshots, and parts of others, that are still held.

@@ -118,7 +118,7 @@ impl Publisher {
         model: &Model,
         inherited: Vec<(String, OwnedFd)>,
     ) -> Result<(Arc<Snapshot>, FirstSockets), Refused> {
-        let snapshot = Arc::new(compile(model, &self.registry, None).map_err(Refused::Problems)?);
+        let snapshot = Arc::new(compile_apart(model, &self.registry, None).map_err(Refused::Problems)?);
         let bound = self.bind(model, inherited)?;
         let sockets = copies(&bound, self.cores.len())?;
         self.bound.extend(bound);
@@ -132,7 +132,9 @@ impl Publisher {
     /// # Errors
     /// Why it cannot be; then everything goes on as before.
     pub fn publish(&mut self, model: &Model) -> Result<(), Refused> {
-        let compiled = compile(model, &self.registry, self.snapshot.as_deref()).map_err(Refused::Problems)?;
+        // However quickly changes follow one another: what cores have let go of makes room for the next.
+        drop(self.sweep());
+        let compiled = compile_apart(model, &self.registry, self.snapshot.as_deref()).map_err(Refused::Problems)?;
         let fresh = self.bind(model, Vec::new())?;
         let mut sockets = copies(&fresh, self.cores.len())?;
         let mut snapshot = compiled;
@@ -257,8 +259,21 @@ impl Publisher {
     }
 }
 
-/// What is needed of a model once it is compiled. Routes, which can be many, only where an identity that the Workload API
-/// sends has it compiled again.
+/// Compiles on a thread of its own, whose part of the heap holds what stays and little else: the pages that the text and the
+/// model occupied, many times as much, are then free as wholes when those are dropped.
+fn compile_apart(model: &Model, registry: &Registry, previous: Option<&Snapshot>) -> Result<Snapshot, Vec<Problem>> {
+    std::thread::scope(|scope| {
+        let compiling = std::thread::Builder::new().name("onehop-compile".to_owned());
+        match compiling.spawn_scoped(scope, || compile(model, registry, previous)) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            // No thread is to be had: then the pages are mixed.
+            Err(_) => compile(model, registry, previous),
+        }
+    })
+}
+
+/// What is needed of a model once it is compiled. Routes and clusters, which can be many, only where an identity that
+/// the Workload API sends has it compiled again, or where they name files.
 fn kept(model: &Model) -> Model {
     if model.identity.as_ref().is_some_and(|identity| identity.workload_api.is_some()) {
         return model.clone();
@@ -268,7 +283,7 @@ fn kept(model: &Model) -> Model {
         access_log: model.access_log.clone(),
         listeners: model.listeners.clone(),
         routes: Vec::new(),
-        clusters: model.clusters.clone(),
+        clusters: model.clusters.iter().filter(|cluster| cluster.tls.is_some()).cloned().collect(),
         identity: model.identity.clone(),
         access: model.access.clone(),
         sidecar: model.sidecar,

@@ -185,9 +185,14 @@ async fn reload(files: &mut Option<Watch>, shared: &Shared, log: &Log) {
     let path = files.path().to_owned();
     let theirs = shared.clone();
     // Compiling and binding have a thread of their own, so that the admin endpoint answers meanwhile.
-    let result = tokio::task::spawn_blocking(move || take_over(&path, &theirs))
-        .await
-        .unwrap_or_else(|panic| Err(panic.to_string()));
+    let result = tokio::task::spawn_blocking(move || {
+        let result = take_over(&path, &theirs);
+        // The text and the model took many times what was made of them.
+        onehop_net::release_free_memory();
+        result
+    })
+    .await
+    .unwrap_or_else(|panic| Err(panic.to_string()));
     let mut status = lock(shared);
     let registry = status.publisher.registry().clone();
     match result {
@@ -281,7 +286,10 @@ async fn renew(sent: identity::Sent, shared: &Shared) {
 fn clear_out(shared: &Shared) {
     let rubbish = lock(shared).publisher.sweep();
     if !rubbish.is_empty() {
-        tokio::task::spawn_blocking(move || drop(rubbish));
+        tokio::task::spawn_blocking(move || {
+            drop(rubbish);
+            onehop_net::release_free_memory();
+        });
     }
 }
 

@@ -157,7 +157,7 @@ fn the_table_follows_the_precedence_whatever_the_routes() {
                     .collect(),
             };
             ask.with(|facts| {
-                let table = snapshot.listeners[0].hosts.find(facts, &mut scratch).map(|route| route.name.to_string());
+                let table = snapshot.tables[0].find(facts, &mut scratch).map(|route| route.name.to_string());
                 let verdicts = explain(&model.routes, &parts, |_| true, facts);
                 let plain = verdicts.iter().position(|verdict| *verdict == Verdict::Wins);
                 let plain = plain.map(|at| model.routes[at].name.clone());
@@ -189,7 +189,7 @@ fn the_gateway_api_s_rules_hold_one_by_one() {
             headers: vec![("x-one", "1"), ("x-two", "2")],
         };
         ask.with(|facts| {
-            let found = snapshot.listeners[0].hosts.find(facts, &mut Scratch::default());
+            let found = snapshot.tables[0].find(facts, &mut Scratch::default());
             found.map(|route| route.name[1..].parse::<usize>().expect("a number"))
         })
     };
@@ -269,7 +269,7 @@ fn a_regex_bomb_is_refused_and_many_expressions_are_found() {
     for at in [0, 17, 999] {
         let ask = Ask { host: "h", path: format!("/r{at}/..x"), query: "", method: "GET", headers: vec![] };
         ask.with(|facts| {
-            let found = snapshot.listeners[0].hosts.find(facts, &mut Scratch::default());
+            let found = snapshot.tables[0].find(facts, &mut Scratch::default());
             assert_eq!(found.map(|route| route.name.to_string()), Some(format!("r{at}")));
         });
     }

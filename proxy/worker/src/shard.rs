@@ -11,8 +11,8 @@ use onehop_meter::record::AccessRecord;
 use onehop_meter::{CoreMeters, PerCore};
 use onehop_net::clock::Nanos;
 use onehop_plan::limit::Pressure;
-use onehop_plan::route::{PathBuffers, Scratch};
-use onehop_plan::{Listener, Snapshot};
+use onehop_plan::route::{Facts, PathBuffers, Scratch};
+use onehop_plan::{Cluster, Listener, Route, Snapshot};
 use onehop_wire::http1::RequestHead;
 
 use crate::connections::Connections;
@@ -100,6 +100,38 @@ impl Shard {
 
     /// Takes a snapshot over, between two requests. Cannot fail: what can fail has failed before.
     pub fn install(&self, snapshot: Arc<Snapshot>) {
+        if !self.keeps_clusters(&snapshot) {
+            self.install_clusters(&snapshot);
+        }
+        self.generation.set(snapshot.generation);
+        self.logs_access.set(snapshot.access_log.is_some());
+        let nanos = |after: Duration| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        self.shed_after.set(snapshot.shed_after.map(nanos));
+        self.meters().snapshot_generation.set(snapshot.generation as i64);
+        *self.snapshot.borrow_mut() = snapshot;
+    }
+
+    /// Takes over what has changed in the clusters, where they are the same ones as before in the same order: most changes
+    /// leave most of a thousand clusters alone.
+    fn keeps_clusters(&self, snapshot: &Snapshot) -> bool {
+        let clusters = self.clusters.borrow();
+        let is_known = |(state, cluster): (&Rc<ClusterState>, &Arc<Cluster>)| {
+            let known = state.cluster.borrow();
+            Arc::ptr_eq(&known, cluster) || known.name == cluster.name
+        };
+        if clusters.len() != snapshot.clusters.len() || !clusters.iter().zip(&snapshot.clusters).all(is_known) {
+            return false;
+        }
+        for (state, cluster) in clusters.iter().zip(&snapshot.clusters) {
+            let same = Arc::ptr_eq(&*state.cluster.borrow(), cluster);
+            if !same {
+                state.install(cluster.clone(), self.random());
+            }
+        }
+        true
+    }
+
+    fn install_clusters(&self, snapshot: &Snapshot) {
         let mut known: AHashMap<Arc<str>, Rc<ClusterState>> = AHashMap::new();
         for state in self.clusters.borrow().iter() {
             known.insert(state.cluster.borrow().name.clone(), state.clone());
@@ -122,12 +154,6 @@ impl Shard {
             gone.retire();
         }
         *self.clusters.borrow_mut() = clusters;
-        self.generation.set(snapshot.generation);
-        self.logs_access.set(snapshot.access_log.is_some());
-        let nanos = |after: Duration| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
-        self.shed_after.set(snapshot.shed_after.map(nanos));
-        self.meters().snapshot_generation.set(snapshot.generation as i64);
-        *self.snapshot.borrow_mut() = snapshot;
     }
 
     /// The snapshot that the next request will be routed by.
@@ -143,6 +169,11 @@ impl Shard {
     /// The listener of that name in the snapshot in force.
     pub fn listener(&self, name: &str) -> Option<Arc<Listener>> {
         self.snapshot.borrow().listeners.iter().find(|listener| &*listener.name == name).cloned()
+    }
+
+    /// The route that a request to this listener takes.
+    pub fn find_route(&self, listener: &Arc<Listener>, facts: &Facts<'_>, scratch: &mut Scratch) -> Option<Arc<Route>> {
+        self.snapshot.borrow().with_routes(listener, |table| table.find(facts, scratch).cloned()).flatten()
     }
 
     /// This core's view of a cluster, by the snapshot's dense id and, since a change may have come between, by name.

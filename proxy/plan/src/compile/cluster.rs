@@ -8,7 +8,7 @@ use onehop_meter::Registry;
 use super::http2::check_http2;
 use super::problem::{Place, Problems};
 use super::unique;
-use crate::model::{self, BalanceKind, Model};
+use crate::model::{self, BalanceKind, ClusterPolicy, Model};
 use crate::snapshot::{Cluster, ConnectionLimits, Endpoint, EndpointSet, Pool, endpoint, written_down};
 use crate::tls::ClientTls;
 
@@ -120,6 +120,7 @@ pub(super) fn cluster(
     registry: &Registry,
     old: Option<&Cluster>,
     ourselves: &impl Fn(&SocketAddr) -> bool,
+    policies: &mut Vec<Arc<ClusterPolicy>>,
 ) -> Cluster {
     let known = |address: &model::Address, wanted: &model::Endpoint| {
         let found = old?.endpoints.endpoints.iter().find(|endpoint| {
@@ -164,7 +165,9 @@ pub(super) fn cluster(
     Cluster {
         name: Arc::from(wanted.name.as_str()),
         endpoints: Arc::new(EndpointSet::new(endpoints, wanted.balance, old.map(|old| &*old.endpoints))),
-        policy: Arc::new(wanted.policy.clone()),
+        policy: old
+            .filter(|old| *old.policy == wanted.policy)
+            .map_or_else(|| share(policies, &wanted.policy), |old| old.policy.clone()),
         placements: placements(wanted),
         names,
         balance: wanted.balance,
@@ -186,6 +189,19 @@ pub(super) fn cluster(
         sticky: None,
         meters: registry.cluster(&wanted.name),
     }
+}
+
+/// The same policy as another cluster's, where one of the first few has it: most clusters have one of a few.
+fn share(known: &mut Vec<Arc<ClusterPolicy>>, wanted: &ClusterPolicy) -> Arc<ClusterPolicy> {
+    const LOOKED_AT: usize = 16;
+    if let Some(same) = known.iter().find(|policy| ***policy == *wanted) {
+        return same.clone();
+    }
+    let new = Arc::new(wanted.clone());
+    if known.len() < LOOKED_AT {
+        known.push(new.clone());
+    }
+    new
 }
 
 /// Where those stand that names are resolved into.

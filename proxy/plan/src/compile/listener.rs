@@ -1,6 +1,5 @@
 //! Listeners: their checks and their compiled form.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use super::http2::check_http2;
 use super::limits;
 use super::problem::{Place, Problems};
 use super::route::{Checked, Names, check_targets, split};
-use super::unique;
+use super::{References, unique};
 use crate::authz::{Policy, Rule};
 use crate::model::{self, Layer, Model};
 use crate::route::{HostTable, Shadowed};
@@ -92,14 +91,14 @@ pub(super) fn listeners(
     tls: Vec<Option<Arc<ServerTls>>>,
     own: Option<Arc<str>>,
     registry: &Registry,
-    ids: &BTreeMap<&str, u32>,
+    ids: &References<'_>,
     checked: &mut Checked,
     warnings: &mut Problems,
     previous: Option<&Snapshot>,
-) -> Vec<Arc<Listener>> {
+) -> (Vec<Arc<Listener>>, Vec<Arc<HostTable>>) {
     let routes = checked.routes(model, registry, ids);
     let rules: Vec<Arc<Rule>> = model.access.iter().cloned().map(Arc::new).collect();
-    let mut listener = |(wanted, tls): (&model::Listener, Option<Arc<ServerTls>>)| {
+    let mut listener = |(index, (wanted, tls)): (usize, (&model::Listener, Option<Arc<ServerTls>>))| {
         let served = model
             .routes
             .iter()
@@ -107,6 +106,7 @@ pub(super) fn listeners(
             .filter(|(_, route)| route.listeners.is_empty() || route.listeners.contains(&wanted.name))
             .map(|(at, route)| (at, route, &checked.parts[at], routes[at].clone()));
         let (hosts, shadowed) = HostTable::build(served);
+        let hosts = Arc::new(hosts);
         for Shadowed { route, by } in shadowed {
             warnings.between(
                 Place::Route(route, ""),
@@ -117,7 +117,7 @@ pub(super) fn listeners(
                 ),
             );
         }
-        Arc::new(Listener {
+        let listener = Listener {
             name: Arc::from(wanted.name.as_str()),
             address: wanted.address,
             layer: wanted.layer,
@@ -130,7 +130,8 @@ pub(super) fn listeners(
                 names: by_name(&wanted.tcp_names, |targets| split(targets, ids)),
                 idle_timeout: wanted.tcp_idle_timeout,
             }),
-            hosts: Arc::new(hosts),
+            index,
+            hosts: Arc::downgrade(&hosts),
             capture: wanted.capture,
             virtuals: virtuals(model, wanted),
             detect_timeout: wanted.detect_timeout,
@@ -139,9 +140,10 @@ pub(super) fn listeners(
             own_uri: own.clone(),
             tls,
             meters: registry.listener(&wanted.name),
-        })
+        };
+        (Arc::new(listener), hosts)
     };
-    model.listeners.iter().zip(tls).map(&mut listener).collect()
+    model.listeners.iter().zip(tls).enumerate().map(&mut listener).unzip()
 }
 
 /// Exact names first, then wildcards, the longest first.

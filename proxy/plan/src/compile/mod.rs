@@ -17,7 +17,7 @@ use std::sync::Arc;
 use onehop_meter::Registry;
 
 use crate::model::Model;
-use crate::snapshot::{Cluster, Snapshot};
+use crate::snapshot::{Cluster, ClusterRef, Snapshot};
 use cluster::{check_clusters, cluster};
 use listener::{check_listeners, listeners};
 pub use nearest::nearest;
@@ -42,35 +42,39 @@ pub fn compile(model: &Model, registry: &Registry, previous: Option<&Snapshot>) 
     if !problems.0.is_empty() {
         return Err(problems.0);
     }
-    let ids: BTreeMap<&str, u32> =
-        model.clusters.iter().enumerate().map(|(at, cluster)| (cluster.name.as_str(), at as u32)).collect();
+    let ids = References::new(model);
     let ourselves = |address: &SocketAddr| {
         model.listeners.iter().any(|listener| listener.is_bound() && listener.address == *address)
     };
-    let known: HashMap<&str, &Cluster> = previous
-        .map(|previous| previous.clusters.iter().map(|cluster| (&*cluster.name, &**cluster)).collect())
+    let known: HashMap<&str, &Arc<Cluster>> = previous
+        .map(|previous| previous.clusters.iter().map(|cluster| (&*cluster.name, cluster)).collect())
         .unwrap_or_default();
     let subsets = subset::wanted(model);
+    let mut policies = Vec::new();
     let clusters = model
         .clusters
         .iter()
         .zip(secured.clusters)
         .map(|(wanted, tls)| {
             let old = known.get(wanted.name.as_str()).copied();
-            let mut made = cluster(wanted, tls, registry, old, &ourselves);
-            made.narrow(subsets.get(wanted.name.as_str()).map(Vec::as_slice).unwrap_or_default(), old);
-            Arc::new(made)
+            let part = old.map(|old| &**old);
+            let mut made = cluster(wanted, tls, registry, part, &ourselves, &mut policies);
+            made.narrow(subsets.get(wanted.name.as_str()).map(Vec::as_slice).unwrap_or_default(), part);
+            // What is the same stays the very same part: cores have nothing to take over.
+            old.filter(|old| made.is_same_as(old)).cloned().unwrap_or_else(|| Arc::new(made))
         })
         .collect();
     let own = secured.identity.as_ref().map(|own| Arc::from(own.id.as_str()));
     let mut warnings = Problems::default();
     let (guarded, guards) = limits::guards(model, previous);
     checked.guards = guarded;
-    let listeners = listeners(model, secured.listeners, own, registry, &ids, &mut checked, &mut warnings, previous);
+    let (listeners, tables) =
+        listeners(model, secured.listeners, own, registry, &ids, &mut checked, &mut warnings, previous);
     Ok(Snapshot {
         generation: previous.map_or(1, |previous| previous.generation + 1),
         warnings: warnings.0,
         listeners,
+        tables,
         clusters,
         guards: Arc::new(guards),
         identity: secured.identity,
@@ -80,6 +84,25 @@ pub fn compile(model: &Model, registry: &Registry, previous: Option<&Snapshot>) 
         max_connections: model.runtime.max_connections,
         shed_after: model.runtime.shed_after,
     })
+}
+
+/// How routes refer to clusters: the id that a name stands for, and the one copy of the name that all of them share.
+pub(crate) struct References<'a>(BTreeMap<&'a str, ClusterRef>);
+
+impl<'a> References<'a> {
+    pub(crate) fn new(model: &'a Model) -> References<'a> {
+        let reference = |(at, cluster): (usize, &'a crate::model::Cluster)| {
+            let name = cluster.name.as_str();
+            (name, ClusterRef { id: at as u32, name: name.into(), subset: None })
+        };
+        References(model.clusters.iter().enumerate().map(reference).collect())
+    }
+
+    /// What refers to a cluster; it was checked that there is one of that name.
+    pub(crate) fn to(&self, cluster: &str) -> ClusterRef {
+        let known = self.0.get(cluster).cloned();
+        known.unwrap_or_else(|| ClusterRef { id: u32::MAX, name: cluster.into(), subset: None })
+    }
 }
 
 fn check_runtime(model: &Model, problems: &mut Problems) {

@@ -1,12 +1,12 @@
 //! Routes: their checks and their compiled form.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use onehop_meter::Registry;
 
 use super::problem::{Place, Problems};
-use super::{nearest, unique};
+use super::{References, nearest, unique};
 use crate::filter::{Action, Filters};
 use crate::limit::Guards;
 use crate::model::{self, Layer, Model, PathMatch, RetryOn};
@@ -159,9 +159,18 @@ impl Checked {
     }
 
     /// The compiled routes, in order.
-    pub(super) fn routes(&mut self, model: &Model, registry: &Registry, ids: &BTreeMap<&str, u32>) -> Vec<Arc<Route>> {
+    pub(super) fn routes(&mut self, model: &Model, registry: &Registry, ids: &References<'_>) -> Vec<Arc<Route>> {
         let filters = std::mem::take(&mut self.filters);
         let guards = std::mem::take(&mut self.guards).into_iter().chain(std::iter::repeat(None));
+        // Most routes allow the same: they share it.
+        let mut known: HashSet<Arc<[String]>> = HashSet::new();
+        let mut shared = |upgrades: &[String]| {
+            known.get(upgrades).cloned().unwrap_or_else(|| {
+                let new: Arc<[String]> = upgrades.into();
+                known.insert(new.clone());
+                new
+            })
+        };
         let compiled = model.routes.iter().zip(&self.parts).zip(filters).zip(guards);
         compiled
             .map(|(((route, parts), (action, filters)), guards)| {
@@ -175,7 +184,7 @@ impl Checked {
                     timeout: route.timeout,
                     retry: defaults(&route.resilience.retry),
                     resilience: Resilience::new(&route.resilience, ids),
-                    upgrades: route.upgrades.clone(),
+                    upgrades: shared(&route.upgrades),
                     allow_connect: route.connect,
                     grpc_web: route.grpc_web,
                     max_body: route.max_body,
@@ -196,14 +205,10 @@ fn defaults(retry: &model::Retry) -> Defaults {
     }
 }
 
-fn reference(cluster: &str, ids: &BTreeMap<&str, u32>) -> ClusterRef {
-    ClusterRef { id: ids.get(cluster).copied().unwrap_or(u32::MAX), name: Arc::from(cluster), subset: None }
-}
-
-pub(super) fn split(targets: &[model::Target], ids: &BTreeMap<&str, u32>) -> Split {
+pub(super) fn split(targets: &[model::Target], ids: &References<'_>) -> Split {
     Split::new(targets.iter().map(|target| {
         let subset = (!target.subset.is_empty()).then(|| Arc::new(target.subset.clone()));
-        (ClusterRef { subset, ..reference(&target.cluster, ids) }, target.weight)
+        (ClusterRef { subset, ..ids.to(&target.cluster) }, target.weight)
     }))
 }
 

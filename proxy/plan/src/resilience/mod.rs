@@ -9,7 +9,6 @@ mod retry;
 #[cfg(test)]
 mod simulation;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use budget::{Budget, Load};
@@ -18,6 +17,7 @@ pub(crate) use check::check;
 pub use quantile::Quantile;
 pub use retry::{Happened, Retry, Verdict};
 
+use crate::compile::References;
 use crate::model::{self, Disturbance};
 use crate::route::{Field, Scratch};
 use crate::snapshot::ClusterRef;
@@ -103,7 +103,7 @@ fn per_million(percent: f64) -> u32 {
 
 impl Resilience {
     /// Compiles what goes beyond the defaults; checked before.
-    pub(crate) fn new(wanted: &model::Resilience, ids: &BTreeMap<&str, u32>) -> Option<Box<Resilience>> {
+    pub(crate) fn new(wanted: &model::Resilience, ids: &References<'_>) -> Option<Box<Resilience>> {
         let plain = wanted.retry == model::Retry::default() || wanted.retry.attempts == 0;
         let limits_a_try = wanted.retry.per_try_timeout.is_some();
         if plain && !limits_a_try && wanted.hedge.is_none() && wanted.mirror.is_none() && wanted.injections.is_empty() {
@@ -117,11 +117,7 @@ impl Resilience {
                 percent: hedge.budget,
             }),
             mirror: wanted.mirror.as_ref().map(|mirror| Mirror {
-                cluster: ClusterRef {
-                    id: ids.get(mirror.cluster.as_str()).copied().unwrap_or(u32::MAX),
-                    name: mirror.cluster.as_str().into(),
-                    subset: None,
-                },
+                cluster: ids.to(&mirror.cluster),
                 per_million: per_million(mirror.percent),
                 shadow_host: mirror.shadow_host,
                 max_in_flight: mirror.max_in_flight,
@@ -151,7 +147,8 @@ mod tests {
 
     #[test]
     fn the_defaults_compile_to_nothing() {
-        let ids = BTreeMap::new();
+        let model = model::Model::default();
+        let ids = References::new(&model);
         assert!(Resilience::new(&model::Resilience::default(), &ids).is_none());
         let off = model::Retry { attempts: 0, ..model::Retry::default() };
         assert!(Resilience::new(&model::Resilience { retry: off, ..Default::default() }, &ids).is_none());

@@ -238,6 +238,26 @@ impl Cluster {
         resolved
     }
 
+    /// Whether it says the same of the same endpoints as its version in the snapshot before.
+    pub(crate) fn is_same_as(&self, old: &Cluster) -> bool {
+        let (ours, theirs) = (&self.endpoints.endpoints, &old.endpoints.endpoints);
+        let plain = |cluster: &Cluster| {
+            let original = cluster.original.as_ref().map(|(original, _)| *original);
+            (cluster.balance, cluster.connect_timeout, cluster.pool, cluster.limits, original, cluster.keep_source)
+        };
+        let same_tls = match (&self.tls, &old.tls) {
+            (Some(new), Some(old)) => Arc::ptr_eq(new, old),
+            (new, old) => new.is_none() && old.is_none(),
+        };
+        ours.len() == theirs.len()
+            && ours.iter().zip(theirs).all(|(new, old)| Arc::ptr_eq(new, old))
+            && plain(self) == plain(old)
+            && (self.proxy_protocol, self.protocol, &self.http2) == (old.proxy_protocol, old.protocol, &old.http2)
+            && (&self.names, &self.placements, &self.policy) == (&old.names, &old.placements, &old.policy)
+            && same_tls
+            && self.subsets.iter().map(|subset| &subset.labels).eq(old.subsets.iter().map(|subset| &subset.labels))
+    }
+
     /// Whether an endpoint came from a name: its port is a name's and it was not written down.
     fn is_resolved(&self, address: &Address) -> bool {
         match address {

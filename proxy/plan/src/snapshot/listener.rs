@@ -1,7 +1,7 @@
 //! Listeners in their compiled form.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use onehop_meter::{ListenerMeters, PerCore};
@@ -31,8 +31,11 @@ pub struct Listener {
     pub gate: Option<(u32, Arc<Gate>)>,
     /// For TCP.
     pub tcp: Option<TcpPolicy>,
-    /// Its routes.
-    pub hosts: Arc<HostTable>,
+    /// Its place in the snapshot that it was compiled in.
+    pub index: usize,
+    /// Its routes, which the snapshot holds: a connection that stays open for days must not hold thousands of routes that
+    /// are in force no longer.
+    pub hosts: Weak<HostTable>,
     /// Finds out for whom its connections were meant.
     pub capture: bool,
     /// Listeners without a socket that serve what this one captures: destination and name, the closest match first.

@@ -16,6 +16,7 @@ use crate::compile::Problem;
 use crate::identity::SpiffeId;
 use crate::limit::Guards;
 use crate::model::AccessLog;
+use crate::route::HostTable;
 pub use choice::{Sticky, Subset};
 pub use cluster::{Cluster, ConnectionLimits, Endpoint, EndpointSet, Pool};
 pub(crate) use cluster::{endpoint, written_down};
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub warnings: Vec<Problem>,
     /// Listeners.
     pub listeners: Vec<Arc<Listener>>,
+    /// Their routes, in the same order. A connection holds its listener for as long as it lives, and nothing of these.
+    pub tables: Vec<Arc<HostTable>>,
     /// Clusters; the index is the id that routes refer to.
     pub clusters: Vec<Arc<Cluster>>,
     /// What stands before routes, by their names.
@@ -58,6 +61,19 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The routes of a listener: those of this snapshot where the listener is part of it, otherwise those that it came
+    /// with, as long as anybody holds them, and then those of the listener that has taken its name over.
+    pub fn with_routes<T>(&self, listener: &Arc<Listener>, look: impl FnOnce(&HostTable) -> T) -> Option<T> {
+        if self.listeners.get(listener.index).is_some_and(|known| Arc::ptr_eq(known, listener)) {
+            return Some(look(&self.tables[listener.index]));
+        }
+        if let Some(own) = listener.hosts.upgrade() {
+            return Some(look(&own));
+        }
+        let at = self.listeners.iter().position(|known| known.name == listener.name)?;
+        Some(look(&self.tables[at]))
+    }
+
     /// The same, with a cluster's names resolved: only that cluster's part is replaced.
     pub fn with_resolved(
         &self,
@@ -82,6 +98,7 @@ impl Snapshot {
             generation,
             warnings: Vec::new(),
             listeners: self.listeners.clone(),
+            tables: self.tables.clone(),
             clusters,
             identity: self.identity.clone(),
             access_log: self.access_log.clone(),

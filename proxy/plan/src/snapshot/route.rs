@@ -25,7 +25,7 @@ pub struct ClusterRef {
 /// A weighted choice of clusters.
 #[derive(Debug)]
 pub struct Split {
-    targets: Vec<(u64, ClusterRef)>,
+    targets: Box<[(u64, ClusterRef)]>,
     total: u64,
 }
 
@@ -46,7 +46,7 @@ impl Split {
 
     /// Chooses by a random number. `None` only when every weight is zero.
     pub fn pick(&self, random: u64) -> Option<&ClusterRef> {
-        if let [(_, only)] = self.targets.as_slice() {
+        if let [(_, only)] = &*self.targets {
             return Some(only);
         }
         let at = random % self.total.max(1);
@@ -86,7 +86,7 @@ pub struct Route {
     /// What it does about failures beyond that.
     pub resilience: Option<Box<Resilience>>,
     /// Protocols that may be upgraded to.
-    pub upgrades: Vec<String>,
+    pub upgrades: Arc<[String]>,
     /// CONNECT is tunnelled.
     pub allow_connect: bool,
     /// gRPC-Web is translated to gRPC.

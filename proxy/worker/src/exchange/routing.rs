@@ -54,10 +54,10 @@ pub fn route(shard: &Shard, request: &Request<'_>) -> Result<Routed, Fault> {
         source: client(request),
         sni: secured.and_then(|secured| secured.info.server_name.as_deref()),
     };
-    let found = request.listener.hosts.find(&facts, scratch);
+    let found = shard.find_route(request.listener, &facts, scratch);
     // Judged by the path as routes see it, and before it is told whether there is a route.
     access::request(shard, request, normal.matched)?;
-    let route = found.cloned().ok_or(fault(Side::Proxy, Reason::NoRoute))?;
+    let route = found.ok_or(fault(Side::Proxy, Reason::NoRoute))?;
     let is_plain = std::ptr::eq(normal.forwarded, path) || path.is_empty();
     if is_plain && route.filters.is_none() && matches!(route.action, Action::Forward) {
         return Ok(Routed { route, changes: None, local: None });

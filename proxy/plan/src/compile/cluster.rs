@@ -187,6 +187,7 @@ pub(super) fn cluster(
         http2: wanted.http2.clone(),
         subsets: Vec::new(),
         sticky: None,
+        floors: old.map(|old| old.floors.clone()).unwrap_or_default(),
         meters: registry.cluster(&wanted.name),
     }
 }

@@ -11,7 +11,7 @@ mod simulation;
 
 use std::time::Duration;
 
-pub use budget::{Budget, Load};
+pub use budget::{Budget, Floor, Floors, Load};
 pub use calls::NAMES as CALLS;
 pub(crate) use check::check;
 pub use quantile::Quantile;

@@ -87,6 +87,7 @@ fn run(cluster: &Cluster, cores: usize, rate: f64, pace_ms: f64, retry: &Retry, 
     let mut queue = BinaryHeap::from([Reverse((SECOND, 0u64, Next::Arrival))]);
     let mut number = 0;
     let endpoints = cluster.endpoints.endpoints.len();
+    let floor = Floor::default();
     let mut seen = Seen { requests: 0, attempts: vec![vec![0; endpoints]; 12] };
     while let Some(Reverse((now, _, next))) = queue.pop() {
         let broken = now > 2 * SECOND;
@@ -125,7 +126,7 @@ fn run(cluster: &Cluster, cores: usize, rate: f64, pace_ms: f64, retry: &Retry, 
                 let verdict = retry.judge(request.tried, &answer, true, true, &mut Scratch::default());
                 let core = &mut all[request.core];
                 let load = Load { in_flight: core.in_flight, begun: core.begun, now };
-                if verdict == Verdict::Again && core.budget.take(20, load, request.holds, false) {
+                if verdict == Verdict::Again && core.budget.take(20, load, &floor, request.holds, false) {
                     request.holds = true;
                     let wait = retry.wait_ns(request.tried, random.next(), None).expect("no Retry-After");
                     post(now + wait, Next::Attempt(request));
@@ -133,7 +134,7 @@ fn run(cluster: &Cluster, cores: usize, rate: f64, pace_ms: f64, retry: &Retry, 
                 }
                 core.in_flight -= 1;
                 if request.holds {
-                    core.budget.give_back();
+                    core.budget.give_back(&floor);
                 }
             }
         }
@@ -225,5 +226,16 @@ fn nor_does_one_of_both_tiers() {
         assert!(factor <= 1.2, "{factor:.3}");
         let all = seen.attempts(0..20) as f64 / seen.requests as f64;
         assert!(all <= 1.2, "{all:.3}");
+    }
+}
+
+#[test]
+fn where_there_is_little_traffic_three_a_second_are_sent_again_over_all_cores() {
+    for (rate, pace_ms, cores) in [(5.0, 5.0, 1), (20.0, 5.0, 16), (40.0, 200.0, 8)] {
+        let seen = run(&cluster(false, false), cores, rate, pace_ms, &retry(10), |_| true);
+        let again = (seen.attempts(0..20) - seen.requests) as f64;
+        // Nine seconds, and what may begin at once in the first.
+        let bound = seen.requests as f64 * 0.2 + 3.0 * 10.0;
+        assert!(again > 0.0 && again <= bound, "{rate}/s on {cores} cores: {again} of {}", seen.requests);
     }
 }

@@ -15,6 +15,7 @@ use crate::model::{
     Address, BalanceKind, ClusterPolicy, EndpointTarget, Http2, Original, Placement, Protocol, ProxyProtocol,
 };
 use crate::outlier::{DRAINED, Vitals};
+use crate::resilience::Floors;
 use crate::tls::ClientTls;
 
 /// Bounds of the connection pools.
@@ -76,6 +77,8 @@ pub struct Cluster {
     pub subsets: Vec<Subset>,
     /// Keeps clients at their endpoints.
     pub sticky: Option<Sticky>,
+    /// What cores may send again beyond their shares.
+    pub floors: Arc<Floors>,
     /// Its meters.
     pub meters: Arc<PerCore<ClusterMeters>>,
 }
@@ -231,6 +234,7 @@ impl Cluster {
             http2: self.http2.clone(),
             subsets: Vec::new(),
             sticky: None,
+            floors: self.floors.clone(),
             meters: self.meters.clone(),
         };
         let labels: Vec<_> = self.subsets.iter().map(|subset| subset.labels.clone()).collect();

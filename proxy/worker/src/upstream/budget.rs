@@ -16,9 +16,13 @@ pub struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let kept = if self.hedges { &self.cluster.hedges } else { &self.cluster.retries };
+        let floors = self.cluster.cluster.borrow().floors.clone();
+        let (kept, floor) = match self.hedges {
+            true => (&self.cluster.hedges, &floors.hedges),
+            false => (&self.cluster.retries, &floors.retries),
+        };
         let mut budget = kept.get();
-        budget.give_back();
+        budget.give_back(floor);
         kept.set(budget);
     }
 }
@@ -33,9 +37,10 @@ impl ClusterState {
     /// until it ends; `held` is the place that it has already, and `untouched` says that nobody can have acted on it.
     /// `None`: there is to be no further attempt.
     pub fn may_retry(self: &Rc<Self>, held: Option<Held>, untouched: bool) -> Option<Held> {
-        let percent = self.cluster.borrow().policy.retry_percent;
+        let cluster = self.cluster.borrow();
         let mut budget = self.retries.get();
-        let taken = budget.take(percent, self.load(), held.is_some(), untouched);
+        let (percent, floor) = (cluster.policy.retry_percent, &cluster.floors.retries);
+        let taken = budget.take(percent, self.load(), floor, held.is_some(), untouched);
         self.retries.set(budget);
         if !taken {
             return None;
@@ -46,7 +51,7 @@ impl ClusterState {
     /// A place in the budget for hedges.
     pub fn may_hedge(self: &Rc<Self>, percent: u32) -> Option<Held> {
         let mut budget = self.hedges.get();
-        let taken = budget.take(percent, self.load(), false, false);
+        let taken = budget.take(percent, self.load(), &self.cluster.borrow().floors.hedges, false, false);
         self.hedges.set(budget);
         taken.then(|| Held { cluster: self.clone(), hedges: true })
     }

@@ -204,3 +204,23 @@ fn every_example_compiles() {
     }
     assert!(seen >= 3, "only {seen} examples");
 }
+
+#[test]
+fn the_typical_policy_that_is_measured_is_what_it_says() {
+    use onehop_plan::model::{BalanceKind, PathMatch};
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/policy/typical.toml");
+    let model = load(std::path::Path::new(file)).unwrap_or_else(|failure| panic!("{failure}")).model;
+    let snapshot = compile(&model, &Registry::new(1), None).unwrap_or_else(|problems| panic!("{problems:?}"));
+    assert!(snapshot.warnings.is_empty(), "{:?}", snapshot.warnings);
+    assert_eq!(model.routes.len(), 1000);
+    assert_eq!(model.routes.iter().filter(|route| matches!(route.path, PathMatch::Regex(_))).count(), 1);
+    // The route that is measured.
+    let shop = &model.routes[0];
+    let (request, response) = (&shop.filters.request, &shop.filters.response);
+    let rules = |edits: &onehop_plan::model::FieldEdits| edits.set.len() + edits.add.len() + edits.remove.len();
+    assert_eq!(rules(request) + rules(response), 3);
+    assert_eq!((shop.rate_limits.len(), shop.resilience.retry.attempts), (1, 2));
+    let origin = &model.clusters[0];
+    assert_eq!((origin.balance, origin.endpoints.len()), (BalanceKind::LeastRequest, 10));
+    assert!(origin.policy.outlier.is_some());
+}

@@ -96,16 +96,28 @@ fn on_cpu_0(arguments: &[&str]) -> Command {
     command
 }
 
-/// p99 and p50 in microseconds, and what failed, of one round.
-fn round(to: SocketAddr, report: &Path) -> (f64, f64, u64) {
+/// One round: p99 and p50 in microseconds, requests that failed, and whether the generator found itself disturbed, as it does
+/// where something else runs on its CPU.
+struct Round {
+    p99: f64,
+    p50: f64,
+    failures: u64,
+    disturbed: bool,
+}
+
+fn round(to: SocketAddr, report: &Path) -> Round {
     let (url, seconds) = (format!("http://{to}/x"), format!("{}s", ROUND.as_secs()));
     let shown = report.display().to_string();
     let arguments = ["run", &url, "--rate", "4000", "-c", CONNECTIONS, "-d", &seconds, "-q", "--json", &shown];
-    assert!(on_cpu_0(&arguments).status().expect("runs").success(), "the load generator failed");
+    // There may be none yet.
+    let _ = std::fs::remove_file(report);
+    let status = on_cpu_0(&arguments).status().expect("runs");
+    assert!(report.exists(), "the load generator failed: {status}");
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(report).expect("a report")).expect("JSON");
     let figure = |name: &str| json["latency"][name].as_f64().expect("a figure") / 1e3;
-    let failures = json["failures"].as_object().map_or(0, |all| all.values().filter_map(|count| count.as_u64()).sum());
-    (figure("p99"), figure("p50"), failures)
+    let failures =
+        json["counts"]["failures"].as_object().map_or(0, |all| all.values().filter_map(|count| count.as_u64()).sum());
+    Round { p99: figure("p99"), p50: figure("p50"), failures, disturbed: !status.success() }
 }
 
 /// How long what is open may take to show that it is.
@@ -200,7 +212,7 @@ fn swap(both: [Arc<Snapshot>; 2], sender: Sender<Order>, swapping: Arc<AtomicBoo
     }
 }
 
-type Rounds = Vec<(f64, f64, u64)>;
+type Rounds = Vec<Round>;
 
 fn report(seen: &[Rounds; 2], registry: &Registry, memory: &[f64], routes: usize, open: &Open) {
     let block = registry.core().core(0);
@@ -208,21 +220,29 @@ fn report(seen: &[Rounds; 2], registry: &Registry, memory: &[f64], routes: usize
     println!(
         "| {routes} routes, {SWAPS_PER_SECOND} changes a second | p99 us (median of rounds) | p50 us | failures |\n|---|---|---|---|"
     );
-    let median = |list: &Rounds, figure: fn(&(f64, f64, u64)) -> f64| {
+    let median = |list: &Rounds, figure: fn(&Round) -> f64| {
         let mut figures: Vec<f64> = list.iter().map(figure).collect();
         figures.sort_by(f64::total_cmp);
         figures[figures.len() / 2]
     };
     for (name, list) in [("without changes", &seen[0]), ("with changes", &seen[1])] {
-        let failures: u64 = list.iter().map(|round| round.2).sum();
-        println!("| {name} | {:.1} | {:.1} | {failures} |", median(list, |one| one.0), median(list, |one| one.1));
+        let failures: u64 = list.iter().map(|round| round.failures).sum();
+        println!("| {name} | {:.1} | {:.1} | {failures} |", median(list, |one| one.p99), median(list, |one| one.p50));
     }
-    let rounds = |list: &Rounds| list.iter().map(|one| format!("{:.0}", one.0)).collect::<Vec<_>>().join(" ");
+    let rounds = |list: &Rounds| list.iter().map(|one| format!("{:.0}", one.p99)).collect::<Vec<_>>().join(" ");
     println!("\np99 of each round, us: without {}; with {}.", rounds(&seen[0]), rounds(&seen[1]));
     println!(
         "p99 with / without: {:.2} (asked for: at most 1.2). A change took {:.1} us of the core's time ({installs} changes; asked for: under 1000).",
-        median(&seen[1], |one| one.0) / median(&seen[0], |one| one.0),
+        median(&seen[1], |one| one.p99) / median(&seen[0], |one| one.p99),
         spent as f64 / 1e3 / installs.max(1) as f64,
+    );
+    let disturbed = |list: &Rounds| list.iter().filter(|round| round.disturbed).count();
+    println!(
+        "The generator found itself disturbed, or requests failed, in {} of {} rounds without and {} of {} with changes.",
+        disturbed(&seen[0]),
+        seen[0].len(),
+        disturbed(&seen[1]),
+        seen[1].len(),
     );
     let at = |part: usize| memory[(memory.len() - 1) * part / 4];
     println!(
@@ -277,7 +297,7 @@ fn main() {
         open.check();
         memory.push(resident());
         let (name, shown) = (["without", "with"][with], resident());
-        eprintln!("round {} of {rounds}, {name} changes: p99 {:.0} us, {shown:.1} MiB", number + 1, one.0);
+        eprintln!("round {} of {rounds}, {name} changes: p99 {:.0} us, {shown:.1} MiB", number + 1, one.p99);
         seen[with].push(one);
     }
     report(&seen, &registry, &memory, routes, &open);

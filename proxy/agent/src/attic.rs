@@ -118,7 +118,8 @@ mod tests {
 
     fn snapshot(path: &str, registry: &Registry, previous: Option<&Snapshot>) -> Arc<Snapshot> {
         let text = format!(
-            "[[listener]]\nname = \"l\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"{path}\"\npath = {{ prefix = \"/{path}\" }}\ncluster = \"c\"\n[[cluster]]\nname = \"c\"\nendpoints = [\"127.0.0.1:9\"]\n"
+            "[[listener]]\nname = \"l\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"{path}\"\npath = {{ prefix = \"/{path}\" }}\ncluster = \"c\"\n[[cluster]]\nname = \"c\"\nendpoints = [\"127.0.0.1:9\"]\nconnect_timeout = \"{}s\"\n",
+            path.len()
         );
         let loaded = onehop_config::parse(&[("test".to_owned(), text)]).expect("the language");
         Arc::new(onehop_plan::compile(&loaded.model, registry, previous).expect("compiles"))
@@ -129,7 +130,7 @@ mod tests {
         let registry = Registry::new(1);
         let mut attic = Attic::default();
         let first = snapshot("a", &registry, None);
-        let second = snapshot("b", &registry, Some(&first));
+        let second = snapshot("bb", &registry, Some(&first));
         // A core has not installed the second yet, and a connection holds the first one's listener.
         let (core, connection) = (first.clone(), first.listeners[0].clone());
         attic.keep(Some(first));
@@ -139,6 +140,7 @@ mod tests {
         assert!(rubbish.snapshots.len() == 1 && rubbish.clusters.len() == 1 && rubbish.listeners.is_empty());
         drop(rubbish);
         assert_eq!((attic.len(), Arc::strong_count(&connection)), (1, 2), "the connection's drop would be the last");
+        assert!(connection.hosts.upgrade().is_none(), "its routes went with the snapshot");
         drop(connection);
         assert_eq!(attic.sweep(&second, &registry).listeners.len(), 1);
         assert_eq!(attic.len(), 0);

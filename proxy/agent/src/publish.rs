@@ -298,7 +298,7 @@ fn listens_on(socket: &OwnedFd, wanted: SocketAddr) -> bool {
 
 /// A copy of every socket for its core; more sockets than cores go round.
 fn copies(bound: &BTreeMap<String, Bound>, cores: usize) -> Result<FirstSockets, Refused> {
-    let mut sockets: FirstSockets = (0..cores).map(|_| Vec::new()).collect();
+    let mut sockets: FirstSockets = (0..cores.max(1)).map(|_| Vec::new()).collect();
     for (name, bound) in bound {
         for (at, socket) in bound.sockets.iter().enumerate() {
             let copy = socket.try_clone().map_err(|error| Refused::Bind {

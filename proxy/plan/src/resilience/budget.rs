@@ -44,8 +44,9 @@ impl Floor {
     fn begin(&self, now: u64) -> bool {
         let (span, each) = (SPAN_NS as u64, SPAN_NS as u64 / u64::from(AT_LEAST));
         let next = |full_at: u64| {
-            // A clock that has jumped back leaves nobody waiting for longer than a span.
-            let next = full_at.clamp(now, now.saturating_add(span)) + each;
+            // Further ahead than cores' clocks can be apart: the clock has jumped back, and nothing is known.
+            let known = if full_at > now.saturating_add(2 * span) { now } else { full_at };
+            let next = known.max(now).saturating_add(each);
             (next <= now.saturating_add(span)).then_some(next)
         };
         self.full_at.fetch_update(Relaxed, Relaxed, next).is_ok()

@@ -132,14 +132,7 @@ pub(super) fn cluster(
             })
             .cloned()
     };
-    let names: Vec<(String, u16, u32)> = wanted
-        .endpoints
-        .iter()
-        .filter_map(|endpoint| match &endpoint.target {
-            model::EndpointTarget::Name(name, port) => Some((name.clone(), *port, endpoint.weight)),
-            model::EndpointTarget::Address(_) => None,
-        })
-        .collect();
+    let names = names(wanted);
     let mut endpoints: Vec<_> = wanted
         .endpoints
         .iter()
@@ -190,6 +183,15 @@ pub(super) fn cluster(
         floors: old.map(|old| old.floors.clone()).unwrap_or_default(),
         meters: registry.cluster(&wanted.name),
     }
+}
+
+/// What is to be resolved: names, ports, weights.
+fn names(wanted: &model::Cluster) -> Vec<(String, u16, u32)> {
+    let named = |endpoint: &model::Endpoint| match &endpoint.target {
+        model::EndpointTarget::Name(name, port) => Some((name.clone(), *port, endpoint.weight)),
+        model::EndpointTarget::Address(_) => None,
+    };
+    wanted.endpoints.iter().filter_map(named).collect()
 }
 
 /// The same policy as another cluster's, where one of the first few has it: most clusters have one of a few.

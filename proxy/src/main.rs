@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: onehop_net::Heap = onehop_net::Heap;
 
 /// An io_uring, thread-per-core proxy that shows what its hop costs.
 #[derive(Parser)]

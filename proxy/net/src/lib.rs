@@ -23,6 +23,7 @@ pub use stream::Stream;
 pub use sys::buf::{Buf, Size, in_use as buffers_in_use};
 pub use sys::code::release_start_up_code;
 pub use sys::handoff::{receive_descriptors, send_descriptors};
+pub use sys::heap::Heap;
 pub use sys::listen::{bind, bind_unix, local_address, make_transparent};
 pub use sys::process::{
     avoid_huge_pages, make_pipe, open_files, pin_to_cpu, raise_open_files, release_free_memory, usable_cpus,

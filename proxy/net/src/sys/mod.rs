@@ -6,6 +6,7 @@ pub mod buf;
 pub mod code;
 pub mod duplex;
 pub mod handoff;
+pub mod heap;
 pub mod listen;
 pub mod process;
 pub mod ring;

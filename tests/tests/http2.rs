@@ -184,6 +184,94 @@ fn a_stalled_stream_blocks_no_other() {
 }
 
 #[test]
+fn streams_come_in_crowds_again_and_again() {
+    const CROWD: usize = 300;
+    // Nobody is answered before all are there: each has a task of its own, of which fewer are kept.
+    let all = std::sync::Arc::new(tokio::sync::Barrier::new(CROWD));
+    let origin = Http2Origin::start(move |mut incoming| {
+        let all = all.clone();
+        async move {
+            all.wait().await;
+            let path = incoming.request.uri().path().to_owned();
+            let Ok(mut send) = incoming.respond.send_response(Response::new(()), false) else { return };
+            let _ = send.send_data(Bytes::from(path), true);
+        }
+    });
+    let streams = "http2 = { max_streams = 512 }";
+    let proxy = one_worker(&origin.config(streams, "", streams));
+    run(async {
+        let sender = connect(proxy.address("edge")).await;
+        for round in 0..3 {
+            let asked: Vec<_> = (0..CROWD)
+                .map(|number| {
+                    let sender = sender.clone();
+                    let path = format!("/{round}/{number}");
+                    tokio::spawn(
+                        async move { (ask(&sender, get(&path), Vec::new()).await.expect("answers").text(), path) },
+                    )
+                })
+                .collect();
+            for one in asked {
+                let (text, path) = one.await.expect("no panic");
+                assert_eq!(text, path);
+            }
+        }
+    });
+}
+
+#[test]
+fn fields_of_answers_go_on_as_they_came_or_as_the_route_has_them() {
+    let origin = Http2Origin::start(|mut incoming| async move {
+        let mut response = Response::new(());
+        let fields = [("set-cookie", "a=1"), ("x-powered-by", "y"), ("set-cookie", "b=2"), ("x-request-id", "7")];
+        for (name, value) in fields {
+            response.headers_mut().append(name, value.parse().expect("a value"));
+        }
+        let _ = incoming.respond.send_response(response, true);
+    });
+    let edits = "response_headers = { add = { \"X-Served-By\" = \"us\" }, remove = [\"X-Powered-By\"] }";
+    for (route, removed, added) in [("", Some("y"), None), (edits, None, Some("us"))] {
+        let proxy = one_worker(&origin.config("", route, ""));
+        run(async {
+            let sender = connect(proxy.address("edge")).await;
+            for _ in 0..3 {
+                let answer = ask(&sender, get("/"), Vec::new()).await.expect("answers");
+                let cookies: Vec<_> = answer.head.headers.get_all("set-cookie").iter().collect();
+                assert_eq!(cookies, ["a=1", "b=2"]);
+                let found = (answer.field("x-powered-by"), answer.field("x-served-by"), answer.field("x-request-id"));
+                assert_eq!(found, (removed, added, Some("7")));
+            }
+        });
+    }
+}
+
+#[test]
+fn what_each_request_has_of_its_own_reaches_the_upstream_whole() {
+    let origin = Http2Origin::start(|mut incoming| async move {
+        let headers = incoming.request.headers();
+        let text = ["x-request-id", "traceparent", "authorization", "x-forwarded-proto", "x-forwarded-host"]
+            .map(|name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("none").to_owned())
+            .join(" ");
+        let Ok(mut send) = incoming.respond.send_response(Response::new(()), false) else { return };
+        let _ = send.send_data(Bytes::from(text), true);
+    });
+    let proxy = one_worker(&origin.config("", "", ""));
+    run(async {
+        let sender = connect(proxy.address("edge")).await;
+        for number in 0..5 {
+            let mut request = get("/");
+            request.headers_mut().insert("authorization", format!("Basic {number}").parse().expect("a value"));
+            request.headers_mut().insert("x-request-id", format!("id-{number}").parse().expect("a value"));
+            let text = ask(&sender, request, Vec::new()).await.expect("answers").text();
+            let told: Vec<_> = text.split(' ').collect();
+            assert_eq!([told[0], told[2], told[3]], [&format!("id-{number}"), "Basic", &number.to_string()], "{text}");
+            assert_eq!(told[4..], ["http", "test"], "{text}");
+            assert_eq!(told[1].len(), 55, "{text}");
+        }
+    });
+}
+
+#[test]
 fn requests_of_one_connection_are_balanced_one_by_one() {
     let origins = [Http2Origin::mirror(), Http2Origin::mirror()];
     let [one, two] = origins.each_ref().map(|origin| origin.address());

@@ -183,9 +183,28 @@ pub struct Heard {
     bytes: Cell<u64>,
     stalled: Cell<bool>,
     settled: Cell<bool>,
+    turn: Cell<Turn>,
+}
+
+/// What is known of reading in this poll of the connection's task. `h2` reads once more for each stream that is accepted;
+/// no read completes in between.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Turn {
+    /// Nobody says when a poll begins.
+    #[default]
+    Untold,
+    /// Nothing is known yet.
+    Fresh,
+    /// A read is posted, and its waker is this task's.
+    Waits,
 }
 
 impl Heard {
+    /// A poll of the task that drives the connection begins; told once, it must be told each time.
+    pub fn begin_turn(&self) {
+        self.turn.set(Turn::Fresh);
+    }
+
     /// Whether the peer's SETTINGS have come.
     pub fn is_settled(&self) -> bool {
         self.settled.get()
@@ -265,13 +284,19 @@ impl Io {
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.deaf {
+        if this.deaf || this.heard.turn.get() == Turn::Waits {
             return Poll::Pending;
         }
         if this.stream.is_reading() || this.stream.buffered().is_empty() {
             // An idle connection parks a small buffer; a busy one a larger.
             let size = if this.busy { Size::Medium } else { Size::Small };
-            let filled = ready!(this.stream.poll_fill(cx, size));
+            let filled = this.stream.poll_fill(cx, size);
+            let Poll::Ready(filled) = filled else {
+                if this.heard.turn.get() == Turn::Fresh {
+                    this.heard.turn.set(Turn::Waits);
+                }
+                return Poll::Pending;
+            };
             match filled {
                 Ok(0) => return Poll::Ready(Ok(())),
                 Ok(count) => this.busy = count >= Size::Small.bytes() / 2,

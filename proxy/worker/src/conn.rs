@@ -33,7 +33,7 @@ pub fn start(shard: &Rc<Shard>, listener: Arc<Listener>, fd: OwnedFd, peer: Peer
         let core = shard.outfit.core;
         meters.core(core).accepted.add(1);
         meters.core(core).active.add(1);
-        let served = guard(Box::pin(serve(shard.clone(), listener.clone(), fd, peer))).await;
+        let served = guard(Box::pin(serve(shard.clone(), listener.clone(), fd, peer)).as_mut()).await;
         meters.core(core).active.sub(1);
         if let Err(panic) = served {
             count_panic(&shard, &listener, &*panic, "the connection was closed");
@@ -59,7 +59,7 @@ pub fn count_panic(shard: &Shard, listener: &Listener, panic: &(dyn Any + Send),
 }
 
 /// Runs a future to its end or to its panic.
-pub async fn guard(mut task: Pin<Box<impl Future<Output = ()>>>) -> Result<(), Box<dyn Any + Send>> {
+pub async fn guard(mut task: Pin<&mut impl Future<Output = ()>>) -> Result<(), Box<dyn Any + Send>> {
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(())) => Poll::Ready(Ok(())),

@@ -18,6 +18,7 @@ use onehop_wire::http1::RequestHead;
 use crate::connections::Connections;
 use crate::exchange::Response;
 use crate::exchange::changes::Changes;
+use crate::http2::{Kept, Lanes};
 use crate::upstream::ClusterState;
 
 /// What the process gives each core at its start.
@@ -65,6 +66,10 @@ pub struct Shard {
     pub routing: RefCell<(Scratch, PathBuffers)>,
     #[allow(clippy::vec_box, reason = "an exchange takes the box")]
     changes: RefCell<Vec<Box<Changes>>>,
+    /// What requests say again and again to HTTP/2 upstreams.
+    pub kept: Kept,
+    /// The tasks that serve streams of HTTP/2 clients.
+    pub lanes: Lanes,
 }
 
 /// Encoding buffers kept for reuse.
@@ -88,6 +93,8 @@ impl Shard {
             responses: RefCell::new(Vec::new()),
             routing: RefCell::default(),
             changes: RefCell::default(),
+            kept: Kept::default(),
+            lanes: Lanes::default(),
             snapshot: RefCell::new(snapshot.clone()),
             generation: Cell::new(0),
             clusters: RefCell::new(Vec::new()),

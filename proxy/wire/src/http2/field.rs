@@ -4,18 +4,29 @@ use crate::http1::{BodyLength, Field, Fields, Known, Limits, MAX_FIELDS, Reject,
 
 /// A lower-case token (RFC 9113 8.2.1; the colon of pseudo-header fields is no part of one).
 pub fn check_name(name: &[u8]) -> Result<(), Reject> {
-    let token = |byte: &u8| match byte {
-        b'a'..=b'z' | b'0'..=b'9' => true,
-        other => b"!#$%&'*+-.^_`|~".contains(other),
-    };
-    if !name.is_empty() && name.iter().all(token) { Ok(()) } else { Err(Reject::BadFieldName) }
+    let is_token = name.iter().fold(true, |so_far, byte| so_far & TOKEN[*byte as usize]);
+    if !name.is_empty() && is_token { Ok(()) } else { Err(Reject::BadFieldName) }
 }
+
+/// Which bytes a lower-case token is of: looked up, since every name of every message is checked.
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(byte as u8, b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'
+            | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
+        byte += 1;
+    }
+    table
+};
 
 /// No control byte but the tab, and no white space at either end (RFC 9113 8.2.1).
 pub fn check_value(value: &[u8]) -> Result<(), Reject> {
     let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     let control = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
-    if blank(value.first()) || blank(value.last()) || value.iter().any(control) {
+    // Without an early end, so that many bytes are looked at in one step.
+    let controls = value.iter().fold(false, |so_far, byte| so_far | control(byte));
+    if blank(value.first()) || blank(value.last()) || controls {
         return Err(Reject::BadFieldValue);
     }
     Ok(())

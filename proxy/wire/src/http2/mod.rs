@@ -9,7 +9,7 @@ mod request;
 mod response;
 mod trailers;
 
-pub use outgoing::{request_fields, response_fields};
+pub use outgoing::{added_fields, request_fields, response_fields};
 pub use request::{Parts, request};
 pub use response::response;
 pub use trailers::{trailer_fields, trailer_lines};

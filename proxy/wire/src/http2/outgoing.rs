@@ -10,17 +10,17 @@ pub fn request_fields<'b>(
     head: &RequestHead,
     buf: &'b [u8],
     edits: &Edits<'b>,
-    mut emit: impl FnMut(&'b [u8], &'b [u8]),
+    mut emit: impl FnMut(Known, &'b [u8], &'b [u8]),
 ) {
     each(&head.fields, buf, edits, |known, name, value| match known {
         Known::Host => {}
         Known::Cookie => value.split(|byte| *byte == b';').for_each(|crumb| {
             let crumb = crumb.trim_ascii();
             if !crumb.is_empty() {
-                emit(name, crumb);
+                emit(known, name, crumb);
             }
         }),
-        _ => emit(name, value),
+        _ => emit(known, name, value),
     });
 }
 
@@ -29,9 +29,9 @@ pub fn response_fields<'b>(
     head: &ResponseHead,
     buf: &'b [u8],
     edits: &Edits<'b>,
-    mut emit: impl FnMut(&'b [u8], &'b [u8]),
+    emit: impl FnMut(Known, &'b [u8], &'b [u8]),
 ) {
-    each(&head.fields, buf, edits, |_, name, value| emit(name, value));
+    each(&head.fields, buf, edits, emit);
 }
 
 fn each<'b>(fields: &[Field], buf: &'b [u8], edits: &Edits<'b>, mut emit: impl FnMut(Known, &'b [u8], &'b [u8])) {
@@ -40,6 +40,11 @@ fn each<'b>(fields: &[Field], buf: &'b [u8], edits: &Edits<'b>, mut emit: impl F
             emit(field.known, field.name.of(buf), field.value.of(buf));
         }
     }
+    added_fields(edits, emit);
+}
+
+/// Calls `emit` with each field that is added to a message on its way to an HTTP/2 peer.
+pub fn added_fields<'b>(edits: &Edits<'b>, mut emit: impl FnMut(Known, &'b [u8], &'b [u8])) {
     for (name, value) in edits.add {
         let known = Known::recognise(name);
         // What is added for an HTTP/1 connection says `TE: trailers` here too.

@@ -274,7 +274,10 @@ impl Attempt<'_> {
                 let reader = reader();
                 let ends = reader.is_done() && !head.tunnels;
                 let encoded = forward::response(self.request.head, head, bytes, framed, edit, |edits| {
-                    let write = |edits: &Edits<'_>| message::to_client(head, bytes, edits);
+                    let write = |edits: &Edits<'_>| match response.fields.take() {
+                        Some(fields) if message::passes(head, edits) => message::pass_on(fields, head, edits),
+                        _ => message::to_client(head, bytes, edits),
+                    };
                     match web {
                         Some(web) => web::response(web, head, bytes, edits, write),
                         None => write(edits),

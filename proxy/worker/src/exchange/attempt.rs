@@ -259,9 +259,10 @@ impl Attempt<'_> {
                 };
                 let ends = reader.is_done();
                 let tls = self.cluster.cluster.borrow().tls.is_some();
+                let way = message::Way { tls, protocol: upgrade, kept: &self.shard.kept, is_first: !lease.reused };
                 let (head, bytes) = (request.head, request.bytes);
                 let encoded = forward::request(&mut scratch, request, self.changed(), sent, |target, edits| {
-                    let write = |edits: &Edits<'_>| message::to_upstream(head, bytes, target, tls, upgrade, edits);
+                    let write = |edits: &Edits<'_>| message::to_upstream(head, bytes, target, &way, edits);
                     if web.is_some() { web::request(head, bytes, edits, write) } else { write(edits) }
                 });
                 let encoded = encoded.map_err(|reject| Failure::new(Fault::rejected(reject)))?;
@@ -404,8 +405,8 @@ impl Attempt<'_> {
             Leg::Http2(channel) => {
                 let taken = match ready!(channel.poll_answer(cx)) {
                     http2::Heard::Broken => return Poll::Ready(Ok(Heard::End)),
-                    http2::Heard::Interim(head) => response.take_http2(&head, false, self.request),
-                    http2::Heard::Final { response: head, ends } => self.take_final(&head, ends, response),
+                    http2::Heard::Interim(head) => response.take_http2(head, false, self.request),
+                    http2::Heard::Final { response: head, ends } => self.take_final(head, ends, response),
                 };
                 Poll::Ready(taken.map(|()| Heard::Head))
             }

@@ -95,7 +95,7 @@ pub(super) fn send(course: &Course<'_>, mirror: &Mirror, tape: Option<&Tape>) {
     };
     let (shard, listener, max_body) = (shard.clone(), request.listener.clone(), mirror.max_body);
     runtime::spawn(async move {
-        if let Err(panic) = crate::conn::guard(Box::pin(copy.run(max_body))).await {
+        if let Err(panic) = crate::conn::guard(Box::pin(copy.run(max_body)).as_mut()).await {
             crate::conn::count_panic(&shard, &listener, &*panic, "a mirrored request was lost");
         }
         drop(under_way);

@@ -1,5 +1,8 @@
 //! The response head as it arrives, and what can be wrong with a response.
 
+use std::cell::Cell;
+
+use http::HeaderMap;
 use onehop_meter::ledger::Ledger;
 use onehop_meter::names::Reason;
 use onehop_net::{Stream, clock};
@@ -27,6 +30,8 @@ pub struct Response {
     pub continued: bool,
     /// The HTTP/2 stream ended with it.
     pub ends: bool,
+    /// The fields of a final response that came by HTTP/2, as they came: to an HTTP/2 client they may go on as they are.
+    pub fields: Cell<Option<HeaderMap>>,
 }
 
 impl Response {
@@ -41,21 +46,25 @@ impl Response {
     /// Writes down a head that came by HTTP/2.
     pub fn take_http2(
         &mut self,
-        response: &http::Response<()>,
+        response: http::Response<()>,
         ends: bool,
         request: &Request<'_>,
     ) -> Result<(), Failure> {
         self.bytes.clear();
         self.ends = ends;
         let limits = crate::http1::limits(&request.listener.http);
-        crate::http2::message::response(response, request.head.method, ends, &limits, &mut self.head, &mut self.bytes)
-            .map_err(refused)
+        let method = request.head.method;
+        crate::http2::message::response(&response, method, ends, &limits, &mut self.head, &mut self.bytes)
+            .map_err(refused)?;
+        self.fields.set((self.head.status >= 200).then(|| response.into_parts().0.headers));
+        Ok(())
     }
 
     /// Makes ready for another exchange.
     pub fn renew(&mut self) {
         self.next();
         self.continued = false;
+        self.fields.set(None);
     }
 
     /// Makes ready for the head that follows an interim one.

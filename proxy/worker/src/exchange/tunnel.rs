@@ -45,7 +45,7 @@ impl Attempt<'_> {
     /// Takes a final response that came by HTTP/2. A success to an extended CONNECT is what 101 is in HTTP/1.
     pub(super) fn take_final(
         &self,
-        head: &http::Response<()>,
+        head: http::Response<()>,
         ends: bool,
         response: &mut Response,
     ) -> Result<(), Failure> {

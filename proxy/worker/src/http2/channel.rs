@@ -121,9 +121,8 @@ impl Channel {
 
     /// Takes the first `count` bytes without copying them; the sender gets credit for as many.
     pub fn take(&mut self, count: usize) -> Bytes {
-        let taken = self.chunk.split_to(count);
         self.release(count);
-        taken
+        if count == self.chunk.len() { std::mem::take(&mut self.chunk) } else { self.chunk.split_to(count) }
     }
 
     fn release(&mut self, count: usize) {

@@ -1,11 +1,11 @@
 //! Between the `http` crate's types, which `h2` speaks, and the heads that an exchange works with.
 
-use bytes::{Bytes, BytesMut};
-use http::header::{HeaderName, HeaderValue};
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use onehop_wire::http1::{Edits, Limits, Method as Verb, Reject, RequestHead, ResponseHead};
+use onehop_wire::http1::{Edits, Known, Limits, Method as Verb, Reject, RequestHead, ResponseHead};
 use onehop_wire::http2::{self, Parts};
+
+use super::block::{self, Block, Kept};
 
 /// Writes a request down that `h2` has received.
 ///
@@ -56,33 +56,19 @@ pub fn response(
     http2::response(status.as_u16(), phrase, method, ends, lines(response.headers()), limits, head, out)
 }
 
-/// Collects fields; their values share one allocation.
-struct Block {
-    map: HeaderMap,
-    values: BytesMut,
+/// How a request goes to an upstream.
+pub struct Way<'a> {
+    /// By TLS.
+    pub tls: bool,
+    /// As an extended CONNECT for this protocol (RFC 8441 4).
+    pub protocol: Option<&'a [u8]>,
+    /// What requests say again and again.
+    pub kept: &'a Kept,
+    /// It is the first one of its connection.
+    pub is_first: bool,
 }
 
-impl Block {
-    fn new(fields: usize, bytes: usize) -> Block {
-        Block { map: HeaderMap::with_capacity(fields), values: BytesMut::with_capacity(bytes) }
-    }
-
-    /// A field that cannot be said in HTTP/2 was refused where it came in; should one come this far it is left out.
-    fn push(&mut self, name: &[u8], value: &[u8]) {
-        let Ok(name) = HeaderName::from_bytes(name) else { return };
-        let value = self.share(value);
-        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
-            self.map.append(name, value);
-        }
-    }
-
-    fn share(&mut self, bytes: &[u8]) -> Bytes {
-        self.values.extend_from_slice(bytes);
-        self.values.split().freeze()
-    }
-}
-
-/// The request as `h2` sends it to an upstream; with `protocol` as an extended CONNECT for it (RFC 8441 4).
+/// The request as `h2` sends it to an upstream.
 ///
 /// # Errors
 /// When the target or the authority cannot be one.
@@ -90,15 +76,15 @@ pub fn to_upstream(
     head: &RequestHead,
     buf: &[u8],
     target: &[u8],
-    tls: bool,
-    protocol: Option<&[u8]>,
+    way: &Way<'_>,
     edits: &Edits<'_>,
 ) -> Result<Request<()>, Reject> {
-    let mut block = Block::new(head.fields.len() + edits.add.len() + 4, head.head_len + 512);
-    http2::request_fields(head, buf, edits, |name, value| {
+    let Way { tls, protocol, kept, is_first } = *way;
+    let mut block = Block::request(head.fields.len() + edits.add.len(), head.head_len + 512, kept, is_first);
+    http2::request_fields(head, buf, edits, |known, name, value| {
         // The key of the HTTP/1 handshake has no use here (RFC 8441 5).
         if protocol.is_none() || !name.eq_ignore_ascii_case(b"sec-websocket-key") {
-            block.push(name, value);
+            block.push(known, name, value);
         }
     });
     let method = match protocol {
@@ -107,9 +93,9 @@ pub fn to_upstream(
     };
     // A rewritten host stands among the added fields.
     let host = edits.add.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"host"));
-    let authority = block.share(host.map_or(head.authority.of(buf), |(_, host)| host));
+    let authority = host.map_or(head.authority.of(buf), |(_, host)| host);
     let mut uri = http::uri::Parts::default();
-    uri.authority = Some(Authority::from_maybe_shared(authority).map_err(|_| Reject::BadHost)?);
+    uri.authority = Some(kept.authority(authority).ok_or(Reject::BadHost)?);
     if method != Method::CONNECT || protocol.is_some() {
         let path = block.share(target);
         uri.path_and_query = Some(PathAndQuery::from_maybe_shared(path).map_err(|_| Reject::BadTarget)?);
@@ -130,13 +116,29 @@ pub fn to_upstream(
 /// The response as `h2` sends it to a client.
 pub fn to_client(head: &ResponseHead, buf: &[u8], edits: &Edits<'_>) -> Response<()> {
     let mut block = Block::new(head.fields.len() + edits.add.len(), head.head_len);
-    http2::response_fields(head, buf, edits, |name, value| block.push(name, value));
+    http2::response_fields(head, buf, edits, |known, name, value| block.push(known, name, value));
+    response_of(head, block.map)
+}
+
+/// Whether a response that came by HTTP/2 may go to a client with the fields that it came with.
+pub fn passes(head: &ResponseHead, edits: &Edits<'_>) -> bool {
+    edits.drop == 0 && !head.tunnels && !head.fields.iter().any(|field| block::is_unlike(field.known))
+}
+
+/// The response as `h2` sends it to a client, with the fields that it came with.
+pub fn pass_on(fields: HeaderMap, head: &ResponseHead, edits: &Edits<'_>) -> Response<()> {
+    let mut block = Block::with(fields);
+    http2::added_fields(edits, |known, name, value| block.push(known, name, value));
+    response_of(head, block.map)
+}
+
+fn response_of(head: &ResponseHead, fields: HeaderMap) -> Response<()> {
     let mut response = Response::new(());
     // The handshake of an upgraded HTTP/1 connection is a plain success here (RFC 8441 5).
     let status = if head.status == 101 { 200 } else { head.status };
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     *response.version_mut() = Version::HTTP_2;
-    *response.headers_mut() = block.map;
+    *response.headers_mut() = fields;
     response
 }
 
@@ -146,6 +148,6 @@ pub fn to_client(head: &ResponseHead, buf: &[u8], edits: &Edits<'_>) -> Response
 /// When they are malformed.
 pub fn trailers(section: &[u8], limits: &Limits) -> Result<HeaderMap, Reject> {
     let mut block = Block::new(4, section.len());
-    http2::trailer_fields(section, limits, |name, value| block.push(name, value))?;
+    http2::trailer_fields(section, limits, |name, value| block.push(Known::Other, name, value))?;
     Ok(block.map)
 }

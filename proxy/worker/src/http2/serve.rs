@@ -11,14 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::{Ping, PingPong, Reason as Code};
 use onehop_meter::names::Reason;
+use onehop_net::Stream;
 use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::{Alarm, sleep_until};
 use onehop_net::h2::{Breach, Flood, Heard, Io};
 use onehop_net::stream::{Either, first};
-use onehop_net::{Stream, runtime};
 use onehop_plan::Listener;
 
-use super::stream;
 use crate::connections::{Doing, Listed};
 use crate::http1::count_fault;
 use crate::http1::forward::Origin;
@@ -168,6 +167,7 @@ impl Life<'_> {
                 *self.entry.nudge.borrow_mut() = Some(cx.waker().clone());
             }
         }
+        self.heard.begin_turn();
         if let Some(breach) = self.heard.take_breach() {
             self.refuse(breach);
         }
@@ -203,7 +203,7 @@ impl Life<'_> {
         }
         self.client.open.set(self.client.open.get() + 1);
         let open = Open(self.client.clone());
-        runtime::spawn(stream::serve(self.client.clone(), request, respond, open));
+        self.client.shard.lanes.start(self.client.clone(), (request, respond), open);
     }
 
     /// The clock's part: idle time, age, pings.

@@ -1,9 +1,9 @@
 //! One request of an HTTP/2 client: the same exchange as HTTP/1's, then the books, the answer to a failure, the tunnel.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use h2::Reason as Code;
 use onehop_meter::ledger::{Ledger, State, Step as Mark};
 use onehop_meter::names::Reason;
@@ -11,7 +11,8 @@ use onehop_net::clock;
 use onehop_plan::Listener;
 use onehop_wire::http1::Method;
 
-use super::serve::{Client, Open};
+use super::lanes::Asked;
+use super::serve::Client;
 use super::{Channel, grpc, message, reply, tunnel};
 use crate::access_log;
 use crate::exchange::deadline::Deadline;
@@ -19,21 +20,9 @@ use crate::exchange::{self, Leg, Outcome, Request, changes};
 use crate::fault::{Fault, Step};
 use crate::http1::forward::Identity;
 
-/// Serves one stream; a panic ends it alone.
-pub async fn serve(
-    client: Rc<Client>,
-    request: http::Request<h2::RecvStream>,
-    respond: h2::server::SendResponse<Bytes>,
-    open: Open,
-) {
-    let served = crate::conn::guard(Box::pin(one(client.clone(), request, respond))).await;
-    if let Err(panic) = served {
-        crate::conn::count_panic(&client.shard, &client.listener(), &*panic, "the stream was reset");
-    }
-    drop(open);
-}
-
-async fn one(client: Rc<Client>, request: http::Request<h2::RecvStream>, respond: h2::server::SendResponse<Bytes>) {
+/// Serves one stream. (It is taken here, since what is given to an `async fn` stays in its future to the end.)
+pub async fn serve(client: &Rc<Client>, asked: &Cell<Option<Asked>>) {
+    let Some((request, respond)) = asked.take() else { return };
     let shard = &client.shard;
     let listener = client.listener();
     let mut ledger = Ledger::new(clock::now());
@@ -50,7 +39,7 @@ async fn one(client: Rc<Client>, request: http::Request<h2::RecvStream>, respond
     match read {
         Err(reject) => {
             let outcome = Outcome::rejected(Fault::rejected(reject));
-            conclude(&client, &listener, &mut channel, None, outcome, &mut ledger).await;
+            conclude(client, &listener, &mut channel, None, outcome, &mut ledger).await;
         }
         Ok(()) => {
             let identity = Identity::new(|| shard.random());
@@ -68,7 +57,7 @@ async fn one(client: Rc<Client>, request: http::Request<h2::RecvStream>, respond
             listener.meters.core(shard.outfit.core).requests.add(1);
             let mut outcome = Outcome::default();
             exchange::run_bounded(shard, &request, &mut Leg::Http2(&mut channel), &mut ledger, &mut outcome).await;
-            conclude(&client, &listener, &mut channel, Some(&request), outcome, &mut ledger).await;
+            conclude(client, &listener, &mut channel, Some(&request), outcome, &mut ledger).await;
         }
     }
     drop(channel);

@@ -1,7 +1,7 @@
 //! HTTP/2 by hand: frames as a hostile or broken peer writes them.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 /// A frame.
@@ -33,6 +33,20 @@ pub enum Verdict {
     Answered(u32),
     /// It closed the connection without a word.
     Closed,
+}
+
+/// An upstream that plays a script on each connection, a thread each: every byte of it is the script's.
+pub fn upstream(script: impl Fn(&mut Frames) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = listener.local_addr().expect("bound");
+    let script = std::sync::Arc::new(script);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let script = script.clone();
+            std::thread::spawn(move || script(&mut Frames::accepted(stream)));
+        }
+    });
+    address
 }
 
 /// A frame's bytes.
@@ -91,6 +105,33 @@ impl Frames {
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket option");
         stream.set_nodelay(true).expect("a socket option");
         Frames { stream }
+    }
+
+    /// What was accepted from a peer, whose bytes are read from their first on.
+    pub fn accepted(stream: TcpStream) -> Frames {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket option");
+        stream.set_nodelay(true).expect("a socket option");
+        Frames { stream }
+    }
+
+    /// Reads so many bytes; false when the peer has ended before.
+    pub fn skip(&mut self, count: usize) -> bool {
+        self.stream.read_exact(&mut vec![0; count]).is_ok()
+    }
+
+    /// Greets a proxy as an upstream does, and waits for its first request: the number of the stream.
+    pub fn greet(&mut self) -> Option<u32> {
+        if !self.skip(24) {
+            return None;
+        }
+        self.send(frame(4, 0, 0, &[]));
+        self.until(1).map(|head| head.stream)
+    }
+
+    /// Ends the write side.
+    pub fn finish(&mut self) {
+        // The peer may have closed.
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
     }
 
     /// Sends bytes; a peer that has closed is not an error here.

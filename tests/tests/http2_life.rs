@@ -46,9 +46,11 @@ fn an_old_connection_is_replaced_without_losing_a_request() {
         connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
     });
     let proxy = one_worker(&origin.config("http2 = { max_age = \"300ms\" }", "", ""));
+    let begun = std::time::Instant::now();
     let mut client = Frames::connect(proxy.address("edge"));
     client.headers(1, &GET, true);
     let first = client.until(7).expect("a GOAWAY");
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(270), "it lives nine tenths of its age at least");
     assert_eq!(first.payload, [0x7fff_ffffu32.to_be_bytes(), [0; 4]].concat(), "the first says nothing yet");
     // What was sent before the client could know is still taken.
     client.headers(3, &GET, true);

@@ -45,6 +45,19 @@ pub enum Breach {
     /// A frame is not as long as its type must be: FRAME_SIZE_ERROR of the connection (RFC 9113 4.2), which `h2` would
     /// call a PROTOCOL_ERROR.
     Size,
+    /// Its first frame is not SETTINGS: PROTOCOL_ERROR of the connection (RFC 9113 3.4), which `h2` does not look at.
+    Unsettled,
+}
+
+impl Breach {
+    /// The error code of GOAWAY (RFC 9113 7).
+    fn code(self) -> u8 {
+        match self {
+            Breach::Flood(_) => 11,
+            Breach::Size => 6,
+            Breach::Unsettled => 1,
+        }
+    }
 }
 
 /// How many floods there are.
@@ -124,9 +137,11 @@ impl Walker {
             bytes = &bytes[taken..];
             if self.have == 9 {
                 self.have = 0;
-                self.begun = true;
                 self.skip = u32::from_be_bytes([0, self.head[0], self.head[1], self.head[2]]) as usize;
-                breach = breach.or(self.count(now));
+                let begun = std::mem::replace(&mut self.begun, true);
+                let settles = self.head[3] == 4 && self.head[4] & 1 == 0;
+                let unsettled = (!begun && !settles).then_some(Breach::Unsettled);
+                breach = breach.or(unsettled).or_else(|| self.count(now));
             }
         }
         breach
@@ -135,10 +150,15 @@ impl Walker {
     fn count(&mut self, now: Nanos) -> Option<Breach> {
         let (kind, flags, length) = (self.head[3], self.head[4], self.skip);
         let ends_stream = flags & 1 == 1;
+        let padded = usize::from(flags >> 3 & 1);
         let sized = match kind {
+            0 => length >= padded,
+            1 => length >= padded + if flags & 0x20 == 0 { 0 } else { 5 },
+            2 => length == 5,
             3 | 8 => length == 4,
             4 => length.is_multiple_of(6) && (flags & 1 == 0 || length == 0),
             6 => length == 8,
+            7 => length >= 8,
             _ => true,
         };
         if !sized {
@@ -236,6 +256,10 @@ pub struct Io {
     blocked: bool,
     busy: bool,
     deaf: bool,
+    /// What was written so far ends with a whole frame.
+    aligned: bool,
+    /// The peer is a client: whoever drives the connection tells it what it did.
+    from_client: bool,
 }
 
 impl Io {
@@ -243,8 +267,27 @@ impl Io {
     pub fn new(stream: Stream, from_client: bool, write_idle_ns: u64) -> (Io, Rc<Heard>) {
         let heard = Rc::new(Heard::default());
         stream.deadline().disarm();
-        let walker = Walker::new(from_client);
-        (Io { stream, walker, heard: heard.clone(), write_idle_ns, blocked: false, busy: false, deaf: false }, heard)
+        let io = Io {
+            stream,
+            walker: Walker::new(from_client),
+            heard: heard.clone(),
+            write_idle_ns,
+            blocked: false,
+            busy: false,
+            deaf: false,
+            aligned: true,
+            from_client,
+        };
+        (io, heard)
+    }
+
+    /// `h2` lets a client say no GOAWAY of its own: an upstream is told here, unless a frame is half-way out.
+    fn say_goaway(&mut self, breach: Breach) {
+        if self.aligned {
+            let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, breach.code()];
+            // The connection is given up either way.
+            let _ = self.stream.try_write_parts(&goaway, &[]);
+        }
     }
 
     /// Waits for the socket. The deadline runs while the peer takes nothing.
@@ -274,6 +317,7 @@ impl Io {
                     if std::mem::take(&mut self.blocked) {
                         self.stream.deadline().disarm();
                     }
+                    self.aligned = other.as_ref().is_ok_and(|count| *count == first.len() + second.len());
                     return Poll::Ready(other);
                 }
             }
@@ -310,6 +354,11 @@ impl AsyncRead for Io {
             // `h2` does not see these bytes: whoever drives the connection decides what is said.
             this.deaf = true;
             this.heard.breach.set(Some(breach));
+            if !this.from_client {
+                this.say_goaway(breach);
+                // Its streams hear of it as of a rule that was broken.
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -364,6 +413,38 @@ mod tests {
         frame
     }
 
+    fn settled() -> Walker {
+        let mut walker = Walker::new(false);
+        assert_eq!(walker.walk(&frame(4, 0, 0), 5), None);
+        walker
+    }
+
+    #[test]
+    fn settings_come_first() {
+        for (kind, flags) in [(0, 0), (1, 5), (4, 1), (6, 0), (99, 0)] {
+            assert_eq!(Walker::new(false).walk(&frame(kind, flags, 0), 5), Some(Breach::Unsettled));
+            assert_ne!(settled().walk(&frame(kind, flags, 0), 5), Some(Breach::Unsettled));
+        }
+    }
+
+    #[test]
+    fn sizes_are_those_of_their_types() {
+        for (kind, flags, right, wrong) in [
+            (0, 8, 1, 0),
+            (1, 0x28, 6, 5),
+            (2, 0, 5, 4),
+            (3, 0, 4, 5),
+            (4, 0, 12, 13),
+            (4, 1, 0, 6),
+            (6, 0, 8, 7),
+            (7, 0, 8, 7),
+            (8, 0, 4, 3),
+        ] {
+            assert_eq!(settled().walk(&frame(kind, flags, right), 5), None, "{kind}");
+            assert_eq!(settled().walk(&frame(kind, flags, wrong), 5), Some(Breach::Size), "{kind}");
+        }
+    }
+
     #[test]
     fn heads_are_found_however_the_bytes_are_cut() {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -381,7 +462,7 @@ mod tests {
 
     #[test]
     fn budgets_refill_with_time() {
-        let mut walker = Walker::new(false);
+        let mut walker = settled();
         let reset = frame(3, 0, 4);
         let mut now = 1_000_000_000_000;
         for _ in 0..20_000 {
@@ -398,20 +479,20 @@ mod tests {
     #[test]
     fn every_second_stream_may_be_reset() {
         let (head, reset) = (frame(1, 5, 3), frame(3, 0, 4));
-        let mut busy = Walker::new(false);
+        let mut busy = settled();
         for _ in 0..10_000 {
             for frame in [&head, &head, &reset] {
                 assert_eq!(busy.walk(frame, 5), None);
             }
         }
-        let mut rapid = Walker::new(false);
+        let mut rapid = settled();
         let floods = (0..1010).filter(|_| rapid.walk(&head, 5).or(rapid.walk(&reset, 5)).is_some());
         assert!(floods.count() > 0);
     }
 
     #[test]
     fn what_ends_a_stream_or_carries_content_is_no_flood() {
-        let mut walker = Walker::new(false);
+        let mut walker = settled();
         for _ in 0..10_000 {
             assert_eq!(walker.walk(&frame(0, 1, 0), 5), None);
             assert_eq!(walker.walk(&frame(1, 5, 3), 5), None);

@@ -73,6 +73,12 @@ impl Drop for Open {
     }
 }
 
+/// The age at which a connection is told to leave: up to a tenth less than is configured, by a random number, since
+/// connections that were made together are not to be made anew together.
+fn drawn_age(age_ns: u64, random: u64) -> u64 {
+    age_ns - random % (age_ns / 10 + 1)
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -107,11 +113,7 @@ pub async fn serve(shard: &Rc<Shard>, stream: Stream, entry: &Listed<'_>, listen
         waker: RefCell::new(None),
     });
     let now = clock::now();
-    let age = policy.http2.max_age.map_or(u64::MAX, |age| {
-        // Connections that were made together are not to be made anew together.
-        let age = nanos(age);
-        age - shard.random() % (age / 10 + 1)
-    });
+    let age = policy.http2.max_age.map_or(u64::MAX, |age| drawn_age(nanos(age), shard.random()));
     let mut life = Life {
         client: &client,
         entry,
@@ -272,7 +274,7 @@ impl Life<'_> {
 
     fn refuse(&mut self, breach: Breach) {
         self.count(match breach {
-            Breach::Size => Reason::BadHttp2,
+            Breach::Size | Breach::Unsettled => Reason::BadHttp2,
             Breach::Flood(Flood::Resets) => Reason::FloodOfResets,
             Breach::Flood(Flood::Settings) => Reason::FloodOfSettings,
             Breach::Flood(Flood::Pings) => Reason::FloodOfPings,
@@ -283,12 +285,39 @@ impl Life<'_> {
             Breach::Flood(Flood::Unknown) => Reason::FloodOfUnknownFrames,
         });
         self.going = true;
-        let calm = matches!(breach, Breach::Flood(_));
-        self.connection.abrupt_shutdown(if calm { Code::ENHANCE_YOUR_CALM } else { Code::FRAME_SIZE_ERROR });
+        self.connection.abrupt_shutdown(match breach {
+            Breach::Flood(_) => Code::ENHANCE_YOUR_CALM,
+            Breach::Size => Code::FRAME_SIZE_ERROR,
+            Breach::Unsettled => Code::PROTOCOL_ERROR,
+        });
         self.gone_at = self.gone_at.min(clock::after(clock::now(), FAREWELL));
     }
 
     fn count(&self, reason: Reason) {
         count_fault(&self.client.shard, &self.client.listener(), reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_spread_over_the_last_tenth() {
+        const HOUR: u64 = 3600 * 1_000_000_000;
+        assert_eq!(drawn_age(HOUR, 0), HOUR);
+        assert_eq!(drawn_age(HOUR, HOUR / 10), HOUR - HOUR / 10);
+        assert_eq!(drawn_age(HOUR, HOUR / 10 + 1), HOUR, "no more than a tenth");
+        assert_eq!((drawn_age(0, 7), drawn_age(5, 7)), (0, 5), "nothing is too short");
+        // As the core draws: evenly.
+        let mut tenths = [0; 10];
+        let mut random = 1u64;
+        for _ in 0..10_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let age = drawn_age(HOUR, random);
+            assert!((HOUR - HOUR / 10..=HOUR).contains(&age));
+            tenths[((HOUR - age) / (HOUR / 100 + 1)) as usize] += 1;
+        }
+        assert!(tenths.iter().all(|count| (800..1200).contains(count)), "{tenths:?}");
     }
 }

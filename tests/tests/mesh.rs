@@ -127,6 +127,24 @@ fn two_sidecars_speak_http2_where_both_may() {
 }
 
 #[test]
+fn a_sidecar_without_http2_is_spoken_to_in_http1() {
+    let mesh = Mesh::new();
+    let origin = Origin::echo();
+    let inner = mesh.inner(&origin, "");
+    let text = format!(
+        "{}[sidecar]\noutbound = []\ninbound = []\nalpn = [\"h2\", \"http/1.1\"]\n[[sidecar.service]]\nname = \"api\"\nprotocol = \"http\"\nlisten = \"127.0.0.1:0\"\nendpoints = [\"{}\"]\nidentity = [\"{API}\"]\n",
+        Mesh::identity("web"),
+        inner.address("inbound-80")
+    );
+    let outer = Proxy::start_file(mesh.write("outer4.toml", &text), &["--workers", "1"], None);
+    let mut client = outer.connect("outbound-api");
+    for _ in 0..10 {
+        assert_eq!(client.get("/fallback").text(), "/fallback");
+    }
+    assert_eq!(outer.metric("onehop_cluster_connects_total", "service-api"), 1.0, "the first connection is kept");
+}
+
+#[test]
 fn what_is_sniffed_to_be_http_shares_http2_and_bytes_go_by_themselves() {
     let mesh = Mesh::new();
     let origin = Origin::start(|connection| {

@@ -225,7 +225,7 @@ impl Sidecar {
             original,
             tls,
             max_age: Some(self.max_age),
-            protocol: if is_http2 { Protocol::Http2 } else { Protocol::Http1 },
+            protocol: if is_http2 { Protocol::Auto } else { Protocol::Http1 },
             ..local(&cluster)
         };
         self.add_cluster(model, wanted, if layer == Layer::Tcp { &[] } else { &names });

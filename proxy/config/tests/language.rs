@@ -164,6 +164,21 @@ fn what_is_said_of_failures_is_checked() {
 }
 
 #[test]
+fn auto_is_decided_by_tls() {
+    let text = GOOD.replacen("name = \"web\"\n", "name = \"web\"\nprotocol = \"auto\"\n", 1);
+    let told = errors(&text);
+    assert!(
+        told.contains("x.toml:11:") && told.contains("decided by TLS (ALPN)") && told.contains("add tls = {}"),
+        "{told}"
+    );
+    let with = |tls: &str| errors(&text.replacen("protocol", &format!("tls = {tls}\nprotocol"), 1));
+    assert_eq!(with("{ verify = false }"), "");
+    assert_eq!(with("{ verify = false, alpn = [\"h2\", \"http/1.1\"] }"), "");
+    let told = with("{ verify = false, alpn = [\"http/1.1\"] }");
+    assert!(told.contains("alpn offers another HTTP version"), "{told}");
+}
+
+#[test]
 fn the_schema_names_every_table() {
     let schema = schema();
     for table in ["runtime", "access_log", "listener", "route", "cluster"] {

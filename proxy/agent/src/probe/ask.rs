@@ -45,6 +45,8 @@ pub(super) struct Asked {
     kind: ProbeKind,
     tls: Option<Arc<ClientTls>>,
     http2: bool,
+    /// TLS says whether it is HTTP/2.
+    auto: bool,
     proxy_protocol: Option<ProxyProtocol>,
 }
 
@@ -59,6 +61,7 @@ impl Asked {
             kind: probe.kind.clone(),
             tls: cluster.tls.clone().filter(|_| probe.tls),
             http2: matches!(probe.kind, ProbeKind::Grpc { .. }) || cluster.protocol == Protocol::Http2,
+            auto: matches!(probe.kind, ProbeKind::Http { .. }) && cluster.protocol == Protocol::Auto,
             proxy_protocol: cluster.proxy_protocol.filter(|_| probe.port.is_none()),
         }
     }
@@ -116,32 +119,34 @@ async fn secure(
         }
         stream.write_all(&header).await.map_err(broke_off)?;
     }
-    let Some(tls) = &asked.tls else { return talk(stream, asked, host).await };
+    let Some(tls) = &asked.tls else { return talk(stream, asked, host, asked.http2).await };
     let Some(config) = &tls.config else {
         return Err(Failure::new("tls", "our own identity is not here yet"));
     };
     // Each check sees the certificate: a resumed session would only show the one of an earlier handshake.
     let mut config = rustls::ClientConfig::clone(config);
     config.resumption = rustls::client::Resumption::disabled();
-    if !matches!(asked.kind, ProbeKind::Tcp) {
+    if !matches!(asked.kind, ProbeKind::Tcp) && !asked.auto {
         config.alpn_protocols = vec![if asked.http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
     }
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let secured = connector.connect(tls.name(&asked.address), stream).await;
     let secured = secured.map_err(|error| Failure::new("tls", format!("TLS: {error}")))?;
-    talk(secured, asked, host).await
+    let http2 = if asked.auto { secured.get_ref().1.alpn_protocol() == Some(b"h2") } else { asked.http2 };
+    talk(secured, asked, host, http2).await
 }
 
 async fn talk(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     asked: &Asked,
     host: &str,
+    http2: bool,
 ) -> Result<(), Failure> {
     match &asked.kind {
         ProbeKind::Tcp => Ok(()),
         ProbeKind::Http { path, host: named, expect } => {
             let host = named.as_deref().unwrap_or(host);
-            let status = if asked.http2 {
+            let status = if http2 {
                 let (answer, _driver) = get(stream, asked, host, path).await?;
                 answer.status().as_u16()
             } else {

@@ -54,8 +54,8 @@ pub const CLUSTER: &[Key] = &[
     key("proxy_protocol", OneOf(&["v1", "v2"]), "Begins each TCP connection with a PROXY header."),
     key(
         "protocol",
-        OneOf(&["http1", "http2"]),
-        "The HTTP version of the endpoints; http2 without TLS is spoken by prior knowledge.",
+        OneOf(&["http1", "http2", "auto"]),
+        "The HTTP version of the endpoints; http2 without TLS is spoken by prior knowledge, auto lets each endpoint's TLS (ALPN) decide.",
     ),
     key("http2", Table(CLUSTER_HTTP2), "How HTTP/2 is spoken to the endpoints."),
 ];

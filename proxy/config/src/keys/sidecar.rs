@@ -37,7 +37,7 @@ pub const SIDECAR: &[Key] = &[
     key(
         "alpn",
         Texts,
-        "Application protocols between sidecars, best first; with h2, services are reached by HTTP/2 where HTTP is spoken; their sidecars must take it.",
+        "Application protocols between sidecars, best first; with h2, services are reached by HTTP/2 where HTTP is spoken and their sidecars take it, else by HTTP/1.1.",
     ),
     key("max_age", Duration, "Connections between sidecars are renewed at this age."),
     key("port", Tables(PORT), "What is different for a port of the app."),

@@ -52,6 +52,7 @@ pub(super) fn cluster(file: &mut File<'_>, table: &Table<'_, '_>) -> Cluster {
     };
     cluster.protocol = match table.word(file, "protocol") {
         Some("http2") => Protocol::Http2,
+        Some("auto") => Protocol::Auto,
         _ => Protocol::Http1,
     };
     cluster.http2 = super::http2::http2(file, table, false);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use onehop_meter::Registry;
 
-use super::http2::check_http2;
+use super::http2::{check_auto, check_http2};
 use super::problem::{Place, Problems};
 use super::unique;
 use crate::model::{self, BalanceKind, ClusterPolicy, Model};
@@ -39,6 +39,7 @@ pub(super) fn check_clusters(model: &Model, problems: &mut Problems) {
             problems.add(place("endpoints"), "every weight is zero: nothing could be chosen");
         }
         check_http2(&cluster.http2, place("http2"), problems);
+        check_auto(cluster, at, problems);
         if cluster.connect_timeout.is_zero() {
             problems.add(place("connect_timeout"), "connect_timeout must not be zero");
         }

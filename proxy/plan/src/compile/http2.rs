@@ -1,7 +1,7 @@
 //! Checks of what is wanted of HTTP/2.
 
 use super::problem::{Place, Problems};
-use crate::model::{Http2, MAX_WINDOW, Model, Protocol, Route};
+use crate::model::{Cluster, Http2, MAX_WINDOW, Model, Protocol, Route};
 
 pub(super) fn check_http2(http2: &Http2, place: Place, problems: &mut Problems) {
     if !(1..=100_000).contains(&http2.max_streams) {
@@ -18,6 +18,17 @@ pub(super) fn check_http2(http2: &Http2, place: Place, problems: &mut Problems) 
     if http2.ping_interval.is_some_and(|interval| interval.is_zero()) || http2.max_age.is_some_and(|age| age.is_zero())
     {
         problems.add(place, "a time of http2 is zero: every connection would be closed at once");
+    }
+}
+
+/// It is the handshake of TLS that says what an endpoint speaks; without one there is nothing to ask.
+pub(super) fn check_auto(cluster: &Cluster, at: usize, problems: &mut Problems) {
+    if cluster.protocol == Protocol::Auto && cluster.tls.is_none() {
+        problems.hint(
+            Place::Cluster(at, "protocol"),
+            "protocol = \"auto\" is decided by TLS (ALPN), and this cluster has none",
+            "add tls = {}, or write protocol = \"http1\" or \"http2\"",
+        );
     }
 }
 

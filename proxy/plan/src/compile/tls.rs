@@ -126,11 +126,17 @@ fn check_listener(
     check_alpn(&wanted.alpn, place, problems);
 }
 
-/// What ALPN offers where nothing is written: the version that is spoken then, whatever the endpoint would like.
+/// What ALPN offers where nothing is written: the version that is spoken then, whatever the endpoint would like; both where
+/// the endpoint decides.
 fn with_alpn(wanted: &model::ClusterTls, protocol: Protocol) -> model::ClusterTls {
     let mut wanted = wanted.clone();
     if wanted.alpn.is_empty() {
-        wanted.alpn.push(if protocol == Protocol::Http2 { "h2" } else { "http/1.1" }.to_owned());
+        let offered: &[&str] = match protocol {
+            Protocol::Http1 => &["http/1.1"],
+            Protocol::Http2 => &["h2"],
+            Protocol::Auto => &["h2", "http/1.1"],
+        };
+        wanted.alpn.extend(offered.iter().map(|protocol| (*protocol).to_owned()));
     }
     wanted
 }
@@ -142,10 +148,10 @@ fn check_cluster(
     place: Place,
     problems: &mut Problems,
 ) {
-    if wanted.alpn.iter().any(|protocol| protocol == "h2") != (cluster.protocol == Protocol::Http2)
+    if wanted.alpn.iter().any(|protocol| protocol == "h2") != (cluster.protocol != Protocol::Http1)
         && !wanted.alpn.is_empty()
     {
-        problems.hint(place, "alpn offers another HTTP version than the cluster's protocol", "protocol = \"http2\"");
+        problems.hint(place, "alpn offers another HTTP version than the cluster's protocol", "protocol = \"auto\"");
     }
     if wanted.identity && model.identity.is_none() {
         problems.hint(place, "this process has no identity", "add [identity] with certificate, key and bundle");

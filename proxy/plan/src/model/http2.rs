@@ -10,6 +10,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2, many requests on a connection; without TLS by prior knowledge (RFC 9113 3.3).
     Http2,
+    /// HTTP/2 with the endpoints whose TLS agrees to it (ALPN), HTTP/1.1 with the others.
+    Auto,
 }
 
 /// How HTTP/2 is spoken.

@@ -2,7 +2,6 @@
 //! line when the cluster is full, and account for it until it is given back or closed.
 
 use std::cell::Cell;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,19 +11,17 @@ use std::time::Duration;
 use onehop_meter::names::Reason;
 use onehop_net::Stream;
 use onehop_net::clock::{self, Nanos};
-use onehop_plan::Protocol;
 use onehop_plan::limit::Gate;
 use onehop_plan::model::Labels;
-use onehop_plan::outlier::Event;
 
 use super::mux::{self, Ride};
+use super::open::open;
 use super::pick::pick;
 use super::pool::Pooled;
-use super::{ClusterState, EndpointState, nanos, net_address, share};
+use super::{ClusterState, EndpointState, nanos, share};
 use crate::exchange::Leg;
 use crate::fault::{Fault, Side, Step};
 use crate::http2::Channel;
-use crate::secure;
 
 /// A request that must not be repeated rides only a connection that was in use this recently.
 const FRESH_NS: u64 = 1_000_000_000;
@@ -111,6 +108,13 @@ impl Conn {
         }
     }
 
+    /// What it answered is malformed (RFC 9113 8.1.1); an HTTP/1 connection is closed for that.
+    pub fn refuse(&mut self) {
+        if let Conn::Http2(channel) = self {
+            channel.reset(h2::Reason::PROTOCOL_ERROR);
+        }
+    }
+
     /// The byte stream, where the lease has one of its own.
     pub fn stream(&mut self) -> Option<&mut Stream> {
         match self {
@@ -167,6 +171,18 @@ impl Lease {
     /// Waits until a shared connection's upstream has said what it allows.
     pub fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.ride.as_ref().map_or(Poll::Ready(()), |ride| ride.poll_settled(cx))
+    }
+
+    /// Whether the request may be cancelled at once, since few were on this connection; it is counted then.
+    pub fn may_cancel(&self, now: Nanos) -> bool {
+        self.ride.as_ref().is_some_and(|ride| ride.may_cancel(now))
+    }
+
+    /// It is going to be cancelled, if it shares a connection.
+    pub fn cancelled(&self, now: Nanos) {
+        if let Some(ride) = &self.ride {
+            ride.cancelled(now);
+        }
     }
 
     /// Gives a connection back that is between two messages.
@@ -231,7 +247,7 @@ pub fn begin(
     let Some((index, endpoint, place)) = choose(cluster, sought, avoid, &mut Vec::new(), now)? else {
         return Ok(Begun::Open(None));
     };
-    let is_plain = cluster.cluster.borrow().protocol == Protocol::Http1;
+    let is_plain = !cluster.shares(&endpoint, wanted);
     Ok(match if is_plain { reuse(cluster, &endpoint, wanted, place, now) } else { Err(place) } {
         Ok(lease) => {
             sought.picked.inspect(|picked| picked.set(index));
@@ -274,13 +290,18 @@ pub async fn finish(
         if let Some(picked) = sought.picked {
             picked.set(index);
         }
-        if wanted != Wanted::Bytes && cluster.cluster.borrow().protocol == Protocol::Http2 {
+        let place = if cluster.shares(&endpoint, wanted) {
             let shared = share_http2(cluster, &endpoint, place, sought).await.map_err(|fault| sought.late(fault));
             if shared.is_err() && !avoid.contains(&index) {
                 avoid.push(index);
             }
-            return shared;
-        }
+            match shared? {
+                Shared::Yes(lease) => return Ok(lease),
+                Shared::No(place) => place,
+            }
+        } else {
+            place
+        };
         let place = match reuse(cluster, &endpoint, wanted, place, now) {
             Ok(lease) => return Ok(lease),
             Err(place) => place,
@@ -296,7 +317,7 @@ pub async fn finish(
         let at_limit =
             config.limits.connections.is_some_and(|limit| cluster.connections.get() >= share(limit, cluster.cores));
         if !at_limit || (!waited && make_room(cluster)) {
-            let connected = connect(cluster, &endpoint, place, sought.within(config.connect_timeout)).await;
+            let connected = connect(cluster, &endpoint, place, wanted, sought).await;
             let connected = connected.map_err(|fault| sought.late(fault));
             if connected.is_err() && !avoid.contains(&index) {
                 avoid.push(index);
@@ -391,56 +412,38 @@ async fn connect(
     cluster: &Rc<ClusterState>,
     endpoint: &Rc<EndpointState>,
     place: Option<Place>,
-    timeout_ns: u64,
+    wanted: Wanted,
+    sought: Sought<'_>,
 ) -> Result<Lease, Fault> {
     let mut account = Account::new(cluster, endpoint, place);
     // Counted before the wait, so that a burst cannot pass the limit while it connects.
     cluster.opened(endpoint);
     account.open = true;
     let now = clock::now();
-    let stream = open(cluster, endpoint, true, timeout_ns).await?;
+    let (turns, timeout_ns) = (cluster.may_turn(wanted), sought.within(cluster.cluster.borrow().connect_timeout));
+    let mut stream = open(cluster, endpoint, !turns, timeout_ns).await?;
+    if turns {
+        match cluster.turn(endpoint, stream) {
+            Some(alone) => stream = alone,
+            None => {
+                // Its end is the shared connection's affair now.
+                account.open = false;
+                return match Box::pin(share_http2(cluster, endpoint, account.place.take(), sought)).await? {
+                    Shared::Yes(lease) => Ok(lease),
+                    Shared::No(_) => Err(Fault::retryable(Side::Upstream, Step::Lease, Reason::ConnectFailed)),
+                };
+            }
+        }
+    }
     let conn = Conn::Http1(Box::new(Pooled { stream, since: now, born: now, requests: 0 }));
     Ok(Lease { conn, reused: false, account, ride: None })
 }
 
-/// Connects, with TLS where the cluster has it, and counts how it went. `alone`: for one exchange at a time, or for bytes.
-async fn open(cluster: &ClusterState, endpoint: &EndpointState, alone: bool, timeout_ns: u64) -> Result<Stream, Fault> {
-    let address = net_address(&endpoint.endpoint.borrow().address);
-    let due = clock::now().saturating_add(timeout_ns);
-    let connected = Stream::connect_from(&address, endpoint.source, due).await;
-    let config = cluster.cluster.borrow().clone();
-    let meters = config.meters.core(cluster.core);
-    let peer = endpoint.endpoint.borrow().clone();
-    let connected = match (connected, &config.tls) {
-        (Ok(mut stream), Some(tls)) => {
-            let secured = secure::connect(&mut stream, tls, &peer.address, &config.name, &meters.tls, alone, due);
-            if let Err(reason) = Box::pin(secured).await {
-                meters.connect_failures.add(1);
-                peer.meters.core(cluster.core).connect_failures.add(1);
-                return Err(Fault::retryable(Side::Upstream, Step::Lease, reason));
-            }
-            Ok(stream)
-        }
-        (connected, _) => connected,
-    };
-    match connected {
-        Ok(stream) => {
-            meters.connects.add(1);
-            peer.meters.core(cluster.core).connects.add(1);
-            Ok(stream)
-        }
-        Err(error) => {
-            meters.connect_failures.add(1);
-            peer.meters.core(cluster.core).connect_failures.add(1);
-            super::outlier::report(cluster, endpoint, Event::ConnectFailure, 0, clock::now());
-            let reason = match error.kind() {
-                io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,
-                io::ErrorKind::TimedOut => Reason::ConnectTimeout,
-                _ => Reason::ConnectFailed,
-            };
-            Err(Fault::retryable(Side::Upstream, Step::Lease, reason))
-        }
-    }
+/// What sharing a connection comes to.
+enum Shared {
+    Yes(Lease),
+    /// The endpoint turned out to speak HTTP/1.1; the place back.
+    No(Option<Place>),
 }
 
 /// A stream on an HTTP/2 connection to this endpoint.
@@ -449,8 +452,8 @@ async fn share_http2(
     endpoint: &Rc<EndpointState>,
     place: Option<Place>,
     sought: Sought<'_>,
-) -> Result<Lease, Fault> {
-    let account = Account::new(cluster, endpoint, place);
+) -> Result<Shared, Fault> {
+    let mut account = Account::new(cluster, endpoint, place);
     let waits_ns = sought.within(cluster.cluster.borrow().connect_timeout);
     let (timeout_ns, limit, each) = {
         let config = cluster.cluster.borrow();
@@ -474,11 +477,13 @@ async fn share_http2(
             made
         }))
     };
-    let (ride, channel, reused) = mux::ride(cluster, endpoint, due, overflow, connect).await?;
+    let Some((ride, channel, reused)) = mux::ride(cluster, endpoint, due, overflow, connect).await? else {
+        return Ok(Shared::No(account.place.take()));
+    };
     if reused {
         cluster.cluster.borrow().meters.core(cluster.core).pool_hits.add(1);
     }
-    Ok(Lease { conn: Conn::Http2(Box::new(channel)), reused, account, ride: Some(ride) })
+    Ok(Shared::Yes(Lease { conn: Conn::Http2(Box::new(channel)), reused, account, ride: Some(ride) }))
 }
 
 /// Closes the longest idle connection of some endpoint, so that a new one fits under the limit.

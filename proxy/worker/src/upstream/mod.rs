@@ -1,10 +1,12 @@
 //! A core's own view of the clusters: balancer, pools and load per endpoint. It survives configuration changes by
 //! identity: the cluster's name, the endpoint's address.
 
+mod auto;
 mod budget;
 mod lease;
 mod line;
 mod mux;
+mod open;
 mod original;
 pub mod outlier;
 mod pick;
@@ -25,6 +27,7 @@ use onehop_plan::model::{Fallback, Labels};
 use onehop_plan::resilience::{Budget, Quantile};
 use onehop_plan::{Address, Cluster, Endpoint};
 
+use auto::Spoken;
 pub use lease::{Begun, Conn, Lease, Sought, Wanted, begin, finish, lease};
 use line::Waiter;
 use mux::Muxes;
@@ -39,6 +42,8 @@ pub struct EndpointState {
     pool: RefCell<Pool>,
     /// Its HTTP/2 connections.
     muxes: Muxes,
+    /// What it was found to speak, where its cluster does not say.
+    spoken: Cell<Spoken>,
     /// Requests in flight.
     pub active: Cell<u32>,
     /// Open connections, busy and idle.
@@ -82,6 +87,8 @@ pub struct ClusterState {
     quantile: RefCell<Option<(f64, Box<Quantile>)>>,
     /// Copies of requests under way.
     pub mirroring: Cell<u32>,
+    /// Requests under way whose clients have left.
+    pub left: Cell<u32>,
     core: usize,
     cores: usize,
 }
@@ -114,6 +121,7 @@ impl ClusterState {
             hedges: Cell::default(),
             quantile: RefCell::default(),
             mirroring: Cell::new(0),
+            left: Cell::new(0),
             core,
             cores,
         };
@@ -137,6 +145,7 @@ impl ClusterState {
                     source: None,
                     pool: RefCell::new(Pool::default()),
                     muxes: Muxes::default(),
+                    spoken: Cell::default(),
                     active: Cell::new(0),
                     connections: Cell::new(0),
                     latency: Cell::default(),

@@ -20,6 +20,7 @@ use onehop_net::stream::{Either, first};
 use onehop_net::{Stream, runtime};
 use onehop_plan::Http2;
 
+use super::lease::Wanted;
 use super::{ClusterState, EndpointState, nanos};
 use crate::fault::Fault;
 use crate::http2::Channel;
@@ -32,6 +33,12 @@ const WRITE_IDLE_NS: u64 = 60_000_000_000;
 const REMEMBERED_RESETS: usize = 4096;
 /// For how long: answers are under way no longer.
 const REMEMBERED_FOR: Duration = Duration::from_secs(1);
+/// Streams that are reset at once where clients give them up; further ones get some time to end by themselves. The `h2`
+/// crate takes 20 at once for an attack.
+const CANCELS: u32 = 8;
+/// Streams that are reset, and how long one counts, before the connection is left to its last streams and another one made:
+/// nghttp2 allows 1000 and then 33 a second, Envoy 500.
+const RESETS: (u32, u64) = (200, 30_000_000);
 /// Header lists of responses; the limit of the listener applies to each response again.
 const MAX_HEADER_LIST: u32 = 1 << 20;
 
@@ -47,9 +54,21 @@ pub struct Mux {
     /// The upstream's SETTINGS have come, or never will.
     settled: Cell<bool>,
     settling: RefCell<Vec<Waker>>,
+    /// Streams that were reset lately, and when that was looked at.
+    resets: Cell<(u32, Nanos)>,
 }
 
 impl Mux {
+    /// Streams that were reset lately; one counts for so long as [`RESETS`] says.
+    fn resets(&self, now: Nanos) -> u32 {
+        let (level, at) = self.resets.get();
+        let forgotten = u32::try_from(now.saturating_sub(at) / RESETS.1).unwrap_or(u32::MAX);
+        if forgotten > 0 {
+            self.resets.set((level.saturating_sub(forgotten), now));
+        }
+        level.saturating_sub(forgotten)
+    }
+
     fn settle(&self) {
         self.settled.set(true);
         self.settling.borrow_mut().drain(..).for_each(Waker::wake);
@@ -85,6 +104,25 @@ impl Drop for Ride {
 }
 
 impl Ride {
+    /// Whether another stream may be reset at once; if so it is counted.
+    pub fn may_cancel(&self, now: Nanos) -> bool {
+        let few = self.mux.resets(now) < CANCELS;
+        if few {
+            self.cancelled(now);
+        }
+        few
+    }
+
+    /// Counts a stream that is reset. A connection with too many of them takes no more requests: before its upstream loses
+    /// patience with all who share it, it ends with its last stream.
+    pub fn cancelled(&self, now: Nanos) {
+        let level = self.mux.resets(now) + 1;
+        self.mux.resets.set((level, self.mux.resets.get().1));
+        if level > RESETS.0 {
+            self.mux.closed.set(true);
+        }
+    }
+
     /// Waits until the upstream's SETTINGS have come: what it allows beyond plain requests stands there.
     pub fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.mux.settled.get() {
@@ -121,6 +159,11 @@ impl Muxes {
         mux.requests.set(mux.requests.get() + 1);
         let channel = Channel::client(mux.sender.borrow().clone());
         Some((Ride { mux, endpoint: endpoint.clone() }, channel, reused))
+    }
+
+    /// A connection is being made.
+    pub(super) fn begins(&self) {
+        self.connecting.set(self.connecting.get() + 1);
     }
 
     fn wake_one(&self) {
@@ -189,24 +232,27 @@ impl Drop for InLine<'_> {
 pub type Made = Pin<Box<dyn Future<Output = Result<Stream, Fault>>>>;
 
 /// A place on a connection to this endpoint; `connect` makes a connection when none has room (or says that there may be
-/// no more), and `due` bounds the wait for a place.
+/// no more), and `due` bounds the wait for a place. `None`: the endpoint turned out to speak HTTP/1.1.
 pub async fn ride(
     cluster: &Rc<ClusterState>,
     endpoint: &Rc<EndpointState>,
     due: Nanos,
     overflow: Fault,
     connect: impl Fn() -> Option<Made>,
-) -> Result<(Ride, Channel, bool), Fault> {
+) -> Result<Option<(Ride, Channel, bool)>, Fault> {
     let muxes = &endpoint.muxes;
     loop {
+        if !cluster.shares(endpoint, Wanted::Any) {
+            return Ok(None);
+        }
         if let Some(taken) = muxes.take(endpoint) {
-            return Ok(taken);
+            return Ok(Some(taken));
         }
         let places = u64::from(muxes.connecting.get()) * u64::from(cluster.cluster.borrow().http2.max_streams);
         if muxes.waiters.borrow().len() as u64 >= places
             && let Some(made) = connect()
         {
-            muxes.connecting.set(muxes.connecting.get() + 1);
+            muxes.begins();
             runtime::spawn(make(cluster.clone(), endpoint.clone(), made));
         }
         let waiter = Rc::new(Waiter { waker: RefCell::new(None), told: Cell::new(None) });
@@ -230,13 +276,16 @@ pub async fn ride(
 }
 
 /// Makes one connection and drives it to its end.
-async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>, made: Made) {
+pub(super) async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>, made: Made) {
     let muxes = &endpoint.muxes;
     let made = made.await;
     muxes.connecting.set(muxes.connecting.get() - 1);
     let stream = match made {
         Ok(stream) => stream,
         Err(fault) => return muxes.tell_all(Err(fault)),
+    };
+    let Some(stream) = cluster.sort(&endpoint, stream) else {
+        return muxes.tell_all(Ok(()));
     };
     let http2 = cluster.cluster.borrow().http2.clone();
     let (io, heard) = Io::new(stream, false, WRITE_IDLE_NS);
@@ -275,6 +324,7 @@ async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>, made: Made
         closed: Cell::new(false),
         settled: Cell::new(false),
         settling: RefCell::default(),
+        resets: Cell::new((0, now)),
     });
     let weak = Rc::downgrade(&mux);
     if !endpoint.is_retired() {

@@ -57,6 +57,7 @@ impl ClusterState {
             source,
             pool: RefCell::new(Pool::default()),
             muxes: Muxes::default(),
+            spoken: Cell::default(),
             active: Cell::new(0),
             connections: Cell::new(0),
             latency: Cell::default(),

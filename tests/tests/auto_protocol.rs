@@ -1,0 +1,188 @@
+//! `protocol = "auto"`: each endpoint's TLS says which HTTP version it is spoken to in. nginx without and with HTTP/2, and
+//! nghttpd, which speaks nothing else, side by side and in each other's place.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use onehop_tests::http2::{ask, connect, get, run};
+use onehop_tests::pki::{Authority, Leaf, files, put};
+use onehop_tests::{Proxy, eventually, folder};
+
+/// A server of somebody else's; ended when it is dropped.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Certificates, and room for the servers' files.
+struct Place {
+    folder: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+fn free() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("free")
+}
+
+impl Place {
+    fn new() -> Place {
+        let folder = folder();
+        let authority = Authority::new("servers");
+        put(&folder.join("ca.pem"), authority.pem());
+        let (certificate, key) = files(&folder, "server", &authority, &Leaf::server(&["localhost"]));
+        std::fs::create_dir_all(folder.join("www")).expect("a folder");
+        std::fs::write(folder.join("www/index.html"), "nghttpd").expect("writes");
+        Place { folder, certificate, key }
+    }
+
+    fn run(&self, address: SocketAddr, command: &mut Command) -> Server {
+        let server = Server(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts"));
+        eventually("it listens", || std::net::TcpStream::connect(address).is_ok());
+        server
+    }
+
+    /// Answers with the version that it was spoken to in.
+    fn nginx(&self, address: SocketAddr, http2: bool) -> Server {
+        let folder = self.folder.join(format!("nginx-{}", address.port()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {}/{kind};\n", folder.display()));
+        let config = format!(
+            "daemon off;\nmaster_process off;\npid {0}/pid;\nerror_log {0}/error.log;\nevents {{ worker_connections 512; }}\nhttp {{\naccess_log off;\n{1}server {{ listen {address} ssl{2}; ssl_certificate {3}; ssl_certificate_key {4}; location / {{ return 200 \"$server_protocol\"; }} }}\n}}\n",
+            folder.display(),
+            paths.concat(),
+            if http2 { " http2" } else { "" },
+            self.certificate.display(),
+            self.key.display(),
+        );
+        std::fs::write(folder.join("nginx.conf"), config).expect("writes");
+        self.run(address, Command::new("nginx").arg("-p").arg(&folder).arg("-c").arg(folder.join("nginx.conf")))
+    }
+
+    fn nghttpd(&self, address: SocketAddr) -> Server {
+        let port = address.port().to_string();
+        let mut command = Command::new("nghttpd");
+        command.arg("-a").arg("127.0.0.1").arg("-d").arg(self.folder.join("www")).arg(port);
+        self.run(address, command.arg(&self.key).arg(&self.certificate))
+    }
+
+    fn proxy(&self, endpoints: &[SocketAddr], more: &str) -> Proxy {
+        let endpoints: Vec<String> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();
+        let config = format!(
+            "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"a\"\n[[cluster]]\nname = \"a\"\nprotocol = \"auto\"\nendpoints = [{}]\ntls = {{ ca = \"{}\", server_name = \"localhost\" }}\n{more}\n",
+            endpoints.join(", "),
+            self.folder.join("ca.pem").display()
+        );
+        Proxy::start_with(&config, &["--workers", "1"], None)
+    }
+}
+
+fn installed(program: &str) -> bool {
+    let found = Path::new("/usr/sbin").join(program).exists()
+        || Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !found {
+        println!("skipped: {program} is not installed (tests/install-peers installs it)");
+    }
+    found
+}
+
+#[test]
+fn each_endpoint_is_spoken_to_in_its_own_version() {
+    if !installed("nginx") || !installed("nghttpd") {
+        return;
+    }
+    let place = Place::new();
+    let (one, two, three) = (free(), free(), free());
+    let _servers = (place.nginx(one, false), place.nginx(two, true), place.nghttpd(three));
+    let proxy = place.proxy(&[one, two, three], "");
+    let mut client = proxy.connect("edge");
+    let mut texts: Vec<String> = (0..30).map(|_| client.get("/").text()).collect();
+    texts.sort();
+    texts.dedup();
+    assert_eq!(texts, ["HTTP/1.1", "HTTP/2.0", "nghttpd"]);
+    assert_eq!(
+        proxy.metric("onehop_cluster_connects_total", ""),
+        3.0,
+        "each is asked once, and that connection serves"
+    );
+    // A burst shares the two connections of those that share, and makes new ones to the other.
+    run(async {
+        let sender = connect(proxy.address("edge")).await;
+        let asked = (0..60).map(|_| {
+            let sender = sender.clone();
+            tokio::spawn(async move { ask(&sender, get("/"), Vec::new()).await.expect("answers").text() })
+        });
+        let mut counts = [0; 3];
+        for answer in asked.collect::<Vec<_>>() {
+            match answer.await.expect("no panic").as_str() {
+                "HTTP/1.1" => counts[0] += 1,
+                "HTTP/2.0" => counts[1] += 1,
+                "nghttpd" => counts[2] += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(counts, [20; 3]);
+    });
+    let shared = |address: SocketAddr| proxy.metric("onehop_endpoint_connects_total", &address.to_string());
+    assert_eq!((shared(two), shared(three)), (1.0, 1.0));
+}
+
+#[test]
+fn a_burst_to_a_stranger_waits_for_one_answer() {
+    if !installed("nginx") {
+        return;
+    }
+    let place = Place::new();
+    let (one, two) = (free(), free());
+    let _servers = (place.nginx(one, false), place.nginx(two, true));
+    for (address, text) in [(one, "HTTP/1.1"), (two, "HTTP/2.0")] {
+        let proxy = place.proxy(&[address], "");
+        run(async {
+            let sender = connect(proxy.address("edge")).await;
+            let asked = (0..40).map(|_| {
+                let sender = sender.clone();
+                tokio::spawn(async move { ask(&sender, get("/"), Vec::new()).await.expect("answers").text() })
+            });
+            for answer in asked.collect::<Vec<_>>() {
+                assert_eq!(answer.await.expect("no panic"), text);
+            }
+        });
+        if text == "HTTP/2.0" {
+            assert_eq!(proxy.metric("onehop_cluster_connects_total", ""), 1.0);
+        }
+    }
+}
+
+#[test]
+fn another_server_in_its_place_is_spoken_to_in_its_version() {
+    if !installed("nginx") || !installed("nghttpd") {
+        return;
+    }
+    let place = Place::new();
+    let address = free();
+    // The checks speak as it does: nghttpd knows no HTTP/1.1.
+    let checks = "health = { http = \"/\", interval = \"50ms\", healthy = 1, unhealthy = 1 }";
+    let first = place.nginx(address, false);
+    let proxy = place.proxy(&[address], checks);
+    let mut client = proxy.connect("edge");
+    assert_eq!(client.get("/").text(), "HTTP/1.1");
+    drop(first);
+    let second = place.nghttpd(address);
+    eventually("nghttpd is found", || client.get("/").text() == "nghttpd");
+    for _ in 0..10 {
+        assert_eq!(client.get("/").text(), "nghttpd");
+    }
+    drop(second);
+    let third = place.nginx(address, true);
+    eventually("HTTP/2 goes on", || client.get("/").text() == "HTTP/2.0");
+    drop(third);
+    let _fourth = place.nginx(address, false);
+    eventually("HTTP/1.1 is found again", || client.get("/").text() == "HTTP/1.1");
+}

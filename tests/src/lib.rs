@@ -1,6 +1,7 @@
 //! The kit that the behaviours share: it builds the binary once, runs it on free ports, plays origins and clients
 //! byte by byte, and stops what it started. No test waits by sleeping: everything waits for an event, with a bound.
 
+pub mod broken;
 mod client;
 pub mod frames;
 pub mod http2;

@@ -106,6 +106,48 @@ fn a_goaway_in_the_middle_of_a_burst_loses_no_request() {
     assert_eq!(answered.load(Ordering::SeqCst), 4);
 }
 
+/// Answers forty requests, says so by GOAWAY, and leaves out all that have come besides.
+fn answers_forty(peer: &mut Frames, answered: &AtomicUsize) {
+    use onehop_tests::frames::{block, frame};
+    let mut next = peer.greet();
+    for number in 1..=40 {
+        let Some(stream) = next else { return };
+        if number == 40 {
+            peer.send(frame(7, 0, 0, &[stream.to_be_bytes(), [0; 4]].concat()));
+        }
+        answered.fetch_add(1, Ordering::SeqCst);
+        peer.send(frame(1, 5, stream, &block(&[(":status", "204")])));
+        if number < 40 {
+            next = peer.until(1).map(|head| head.stream);
+        }
+    }
+    while peer.next().is_some() {}
+}
+
+#[test]
+fn a_burst_of_a_hundred_is_served_once_each_whatever_goaways_come() {
+    let answered = Arc::new(AtomicUsize::new(0));
+    let count = answered.clone();
+    let address = onehop_tests::frames::upstream(move |peer| answers_forty(peer, &count));
+    // Neither the number of retries nor their budget stands in the way: by default there is one, for a fifth of them.
+    let proxy = one_worker(&format!(
+        "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"a\"\n[[cluster]]\nname = \"a\"\nprotocol = \"http2\"\nendpoints = [\"{address}\"]\n"
+    ));
+    run(async {
+        let sender = connect(proxy.address("edge")).await;
+        let mut waiting = Vec::new();
+        for _ in 0..100 {
+            let (answer, _) =
+                sender.clone().ready().await.expect("ready").send_request(post("/"), true).expect("sends");
+            waiting.push(answer);
+        }
+        for answer in waiting {
+            assert_eq!(answer.await.expect("answers").status(), 204);
+        }
+    });
+    assert_eq!(answered.load(Ordering::SeqCst), 100, "none twice");
+}
+
 #[test]
 fn resets_before_and_after_the_head() {
     let origin = Http2Origin::start(|mut incoming| async move {

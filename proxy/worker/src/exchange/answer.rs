@@ -13,6 +13,7 @@ use onehop_wire::http1::{BodyLength, Edits, Limits, ResponseHead, encode_respons
 use super::attempt::{Answer, Attempt, Failure};
 use super::body::{Body, Broken, Framing};
 use super::flow::Flow;
+use super::leave;
 use super::leg::Leg;
 use super::pour::Pour;
 use super::reader::{Next, Reader};
@@ -27,6 +28,14 @@ use crate::upstream::{EndpointState, Lease, outlier};
 
 /// Bytes of an answer that nobody gets; a longer one costs its connection.
 const MAX_DRAINED: usize = 1 << 20;
+
+/// What passing an answer on came to.
+enum Passed {
+    /// All of it, or as much as could be; whether the connection is between two messages.
+    Whole { reusable: bool },
+    /// The client has left; the rest of the body.
+    Left(Reader),
+}
 
 impl Answer {
     /// The response's head.
@@ -165,10 +174,14 @@ impl Attempt<'_> {
         if failed {
             lease.endpoint().endpoint.borrow().meters.core(self.shard.outfit.core).failures.add(1);
         }
-        let reusable = passed?;
+        let passed = passed?;
         if outcome.fault.is_some() {
+            if let Passed::Left(rest) = passed {
+                leave::in_body(self.cluster, lease, rest);
+            }
             return Ok(());
         }
+        let reusable = matches!(passed, Passed::Whole { reusable: true });
         if outcome.tunnels {
             outcome.tunnel = Some(lease);
         } else if reusable {
@@ -187,7 +200,7 @@ impl Attempt<'_> {
         ledger: &mut Ledger,
         outcome: &mut Outcome,
         replayed: bool,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Passed, Failure> {
         let head = &response.head;
         if head.status == 101 {
             let allowed = self
@@ -212,13 +225,18 @@ impl Attempt<'_> {
             Ok(download) => download,
             Err(fault) => {
                 outcome.fault = Some(fault);
-                return Ok(false);
+                return Ok(Passed::Whole { reusable: false });
             }
         };
         if let Err(broken) = download.prime(&mut lease.conn.leg()) {
             outcome.fault = Some(download_fault(broken, &lease.conn.leg(), client));
         } else {
             outcome.fault = self.transfer(client, lease, &mut upload, &mut download, ledger).await.err();
+        }
+        if let Some(fault) = outcome.fault.filter(|fault| fault.side == Side::Upstream && download.is_unsent()) {
+            // The head waited for the body's first bytes, and there are none: the client can still be told.
+            (outcome.fault, outcome.started, outcome.status) = (None, false, 0);
+            return Err(Failure::new(fault));
         }
         if uploading && upload.is_done() && outcome.fault.is_none() {
             outcome.bytes_in = upload.bytes();
@@ -228,14 +246,18 @@ impl Attempt<'_> {
             self.report_call(lease.endpoint(), outcome, head.status, ledger.latest());
         }
         outcome.bytes_out = download.bytes();
+        let left = outcome.fault.is_some_and(|fault| fault.reason == Reason::ClientLeft);
+        if let (Flow::Frames(pour), true, true) = (&mut download, left, upload.is_done() && head.keep_alive) {
+            return Ok(Passed::Left(pour.rest(&mut lease.conn.leg())));
+        }
         self.shard.give_head(download.into_staged());
         self.shard.give_head(upload.into_staged());
         ledger.mark(Mark::ResponseWritten, ledger.latest());
         let Some(stream) = lease.conn.stream() else {
-            return Ok(false);
+            return Ok(Passed::Whole { reusable: false });
         };
         let reusable = head.keep_alive && stream.buffered().is_empty() && !stream.ended();
-        Ok(reusable && !uploading && !matches!(head.body, BodyLength::UntilClose))
+        Ok(Passed::Whole { reusable: reusable && !uploading && !matches!(head.body, BodyLength::UntilClose) })
     }
 
     /// Encodes the head for the client; to HTTP/2 it is sent at once, to HTTP/1 with the body's first bytes.

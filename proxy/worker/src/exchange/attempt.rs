@@ -20,10 +20,11 @@ use super::body::{Body, Broken, Framing};
 use super::changes::Changes;
 use super::choice::Choice;
 use super::flow::Flow;
+use super::leave;
 use super::leg::Leg;
 use super::pour::Pour;
 use super::reader::Reader;
-use super::response::{Response, bad_response};
+use super::response::{Response, bad_response, upload_fault};
 use super::tape::Tape;
 use super::{Outcome, Request};
 use crate::fault::{Fault, Side, Step};
@@ -39,7 +40,7 @@ const HALF_CLOSED_GRACE_NS: u64 = 1_000_000_000;
 /// that ignores the expectation would otherwise wait for the body for ever (RFC 9110 10.1.1).
 const EXPECT_NS: u64 = 1_000_000_000;
 /// Interim responses in front of a final one; more are an attack.
-const MAX_INTERIM: usize = 16;
+pub(super) const MAX_INTERIM: usize = 16;
 
 /// One try.
 pub struct Attempt<'a> {
@@ -79,11 +80,13 @@ pub struct Failure {
     pub stale: bool,
     /// The request can be sent again: all of it is still here.
     pub replayable: bool,
+    /// Its connection's GOAWAY left it out: an end in order, after which it is to be sent on another one.
+    pub left_out: bool,
 }
 
 impl Failure {
     pub(super) fn new(fault: Fault) -> Failure {
-        Failure { fault, stale: false, replayable: false }
+        Failure { fault, stale: false, replayable: false, left_out: false }
     }
 }
 
@@ -197,6 +200,8 @@ impl Attempt<'_> {
             match heard {
                 Ok(Heard::Head) => {}
                 Ok(Heard::ClientLeft) => {
+                    let whole = (upload.is_done() && !self.tunnels()).then_some(self.request.head.method);
+                    leave::before_head(self.shard, self.cluster, lease, response, whole, self.limits());
                     return Err(Failure::new(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft)));
                 }
                 Ok(Heard::End) => {
@@ -205,7 +210,12 @@ impl Attempt<'_> {
                         self.no_response(&mut lease, replayed || untaken || self.tape.is_some_and(Tape::is_kept))
                     );
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => {
+                    if failure.fault.reason == Reason::UpstreamBadResponse {
+                        lease.conn.refuse();
+                    }
+                    return Err(failure);
+                }
             }
             if let Conn::Http1(pooled) = &lease.conn {
                 response.parse(&pooled.stream, self.request)?;
@@ -485,17 +495,7 @@ impl Attempt<'_> {
         }
         meters.resets.add(1);
         let fault = Fault { retryable: refused && replayable, ..Fault::new(Side::Upstream, Step::Wait, reason) };
-        Failure { fault, stale: lease.reused && untouched, replayable }
-    }
-}
-
-/// Why a request's body did not come, or could not be sent.
-pub(super) fn upload_fault(broken: Broken, timed_out: bool) -> Fault {
-    match broken {
-        Broken::Source if timed_out => Fault::new(Side::Downstream, Step::Request, Reason::BodyTimeout),
-        Broken::Source => Fault::new(Side::Downstream, Step::Request, Reason::ClientLeft),
-        Broken::Framing(reject) => Fault { step: Step::Request, ..Fault::rejected(reject) },
-        Broken::TooLarge => Fault::new(Side::Downstream, Step::Request, Reason::BodyTooLarge),
-        Broken::Sink => Fault::new(Side::Upstream, Step::Request, Reason::UpstreamReset),
+        let left_out = fault.retryable && matches!(&leg, Leg::Http2(channel) if channel.is_left_out());
+        Failure { fault, stale: lease.reused && untouched, replayable, left_out }
     }
 }

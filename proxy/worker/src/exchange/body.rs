@@ -122,6 +122,11 @@ impl Body {
         self.sink_full
     }
 
+    /// Whether nothing was written, not even the head.
+    pub fn is_unsent(&self) -> bool {
+        self.bytes == 0 && self.staged_sent == 0 && !self.staged.is_empty()
+    }
+
     /// Whether everything was written.
     pub fn is_done(&self) -> bool {
         matches!(self.left, Left::Nothing) && self.is_flushed()

@@ -39,6 +39,11 @@ impl Flow {
         }
     }
 
+    /// Whether nothing was written, not even the head.
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Flow::Wire(body) if body.is_unsent())
+    }
+
     /// Whether any of the body was taken from the sender.
     pub fn has_started(&self) -> bool {
         self.bytes() > 0

@@ -86,7 +86,7 @@ impl Course<'_> {
         .await;
         let timed_out = client.timed_out();
         client.disarm();
-        collected.map_err(|broken| super::attempt::upload_fault(broken, timed_out))
+        collected.map_err(|broken| super::response::upload_fault(broken, timed_out))
     }
 
     /// Tries once, and once more beside it if that takes long. `second` has not begun; the endpoints that failed are

@@ -13,6 +13,7 @@ pub mod flow;
 mod hedge;
 mod inject;
 mod interim;
+mod leave;
 pub mod leg;
 mod local;
 mod mirror;
@@ -46,6 +47,9 @@ use crate::upstream::{ClusterState, Wanted};
 use attempt::Attempt;
 use deadline::Deadline;
 use routing::{Routed, route};
+
+/// Connections by whose GOAWAY a request may be left out, beside its retries; an upstream with no other answer is broken.
+const MAX_LEFT_OUT: u32 = 8;
 
 /// The request as its exchange sees it: alive and unchanged until the last attempt has ended.
 pub struct Request<'a> {
@@ -273,6 +277,7 @@ async fn attempts(
     let mut wanted = if idempotent { Wanted::Any } else { Wanted::Fresh };
     let mut avoid = Vec::new();
     let mut repeated = false;
+    let mut left_out = 0;
     // This request's place in the retry budget, from its first retry to its end.
     let mut place = None;
     // One time-out for all attempts together, as in Envoy.
@@ -298,8 +303,11 @@ async fn attempts(
         let Err(failure) = attempt.run(client, &mut avoid, ledger, outcome).await else {
             return;
         };
-        let connect_retry =
-            failure.fault.retryable && route.retry.on_connect_failure && outcome.attempts <= route.retry.attempts;
+        // Neither counted nor in the budget: an upstream whose connections end in order is in no trouble.
+        let again = failure.left_out && route.retry.on_connect_failure && left_out < MAX_LEFT_OUT;
+        left_out += u32::from(again);
+        let may_connect = route.retry.on_connect_failure && outcome.attempts - left_out <= route.retry.attempts;
+        let connect_retry = failure.fault.retryable && may_connect && !again;
         // Once more, on a new connection, where an idle one died at the moment of reuse.
         let stale_retry =
             failure.stale && failure.replayable && idempotent && !repeated && route.retry.on_stale_connection;
@@ -307,7 +315,7 @@ async fn attempts(
         if connect_retry && !stale_retry {
             place = cluster.may_retry(place.take(), true);
         }
-        let permitted = !outcome.started && (stale_retry || (connect_retry && place.is_some()));
+        let permitted = !outcome.started && (again || stale_retry || (connect_retry && place.is_some()));
         if !permitted {
             outcome.fault = Some(failure.fault);
             return;

@@ -69,6 +69,8 @@ struct Standing {
     repeatable: bool,
     /// The one retry on a connection that died as it was reused has been made.
     repeated: bool,
+    /// Connections whose GOAWAY left it out.
+    left_out: u32,
     wanted: Wanted,
 }
 
@@ -96,7 +98,7 @@ impl Course<'_> {
             }
         }
         let wanted = if repeatable { Wanted::Any } else { Wanted::Fresh };
-        let mut standing = Standing { begun: ledger.latest(), repeatable, repeated: false, wanted };
+        let mut standing = Standing { begun: ledger.latest(), repeatable, repeated: false, left_out: 0, wanted };
         let mut avoid = Vec::new();
         // This request's place in the retry budget, from its first retry to its end.
         let mut place = None;
@@ -218,6 +220,10 @@ impl Course<'_> {
             Some(tape) => tape.is_kept(),
             None => matches!(self.request.head.body, BodyLength::None | BodyLength::Length(0)) || self.is_unread(asked),
         };
+        if asked.as_ref().is_err_and(|failure| failure.left_out) && standing.left_out < super::MAX_LEFT_OUT {
+            standing.left_out += 1;
+            return Ok(None);
+        }
         if let Err(failure) = asked
             && failure.stale
             && standing.repeatable
@@ -239,7 +245,7 @@ impl Course<'_> {
         let retry = &policy.retry;
         let verdict = {
             let mut routing = self.shard.routing.borrow_mut();
-            retry.judge(outcome.attempts, &happened, standing.repeatable, kept, &mut routing.0)
+            retry.judge(outcome.attempts - standing.left_out, &happened, standing.repeatable, kept, &mut routing.0)
         };
         match verdict {
             Verdict::Pass => return Err(None),

@@ -59,6 +59,12 @@ impl Pour {
         self.grpc_status.or_else(|| self.reader.grpc_status())
     }
 
+    /// The receiver is gone: what is left of the body, behind what was at hand for it.
+    pub fn rest(&mut self, from: &mut Leg<'_>) -> Reader {
+        self.reader.consume(from, std::mem::take(&mut self.pass));
+        std::mem::replace(&mut self.reader, Reader::http2(true, self.limits))
+    }
+
     /// Nothing more is to be sent.
     pub fn finish(&mut self) {
         self.ended = true;

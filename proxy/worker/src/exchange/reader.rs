@@ -75,6 +75,15 @@ impl Reader {
         Reader { from, limits }
     }
 
+    /// Bytes still to come, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        match &self.from {
+            From::Nothing => Some(0),
+            From::Length(left) => Some(*left),
+            _ => None,
+        }
+    }
+
     /// A body that is translated as it passes.
     pub fn translated(translated: Box<Translated>) -> Reader {
         let limits = translated.limits();

@@ -6,8 +6,7 @@ use http::HeaderMap;
 use onehop_meter::ledger::Ledger;
 use onehop_meter::names::Reason;
 use onehop_net::{Stream, clock};
-use onehop_wire::http1::Reject;
-use onehop_wire::http1::{HeadScanner, ResponseHead};
+use onehop_wire::http1::{HeadScanner, Limits, Method, Reject, ResponseHead};
 
 use super::Request;
 use super::attempt::Failure;
@@ -37,10 +36,15 @@ pub struct Response {
 impl Response {
     /// Copies the head out and parses it.
     pub fn parse(&mut self, upstream: &Stream, request: &Request<'_>) -> Result<(), Failure> {
+        let limits = crate::http1::limits(&request.listener.http);
+        self.read(upstream, request.head.method, &limits).map_err(refused)
+    }
+
+    /// The same for a request that is over.
+    pub fn read(&mut self, upstream: &Stream, method: Method, limits: &Limits) -> Result<(), Reject> {
         self.bytes.clear();
         self.bytes.extend_from_slice(&upstream.buffered()[..self.end]);
-        let limits = crate::http1::limits(&request.listener.http);
-        self.head.parse(&self.bytes, request.head.method, &limits).map_err(refused)
+        self.head.parse(&self.bytes, method, limits)
     }
 
     /// Writes down a head that came by HTTP/2.
@@ -93,6 +97,17 @@ pub fn download_fault(broken: Broken, upstream: &Leg<'_>, client: &Leg<'_>) -> F
         Broken::Framing(_) | Broken::TooLarge => (Side::Upstream, Reason::UpstreamBadResponse),
     };
     Fault::new(side, Step::Response, reason)
+}
+
+/// Why a request's body did not come, or could not be sent.
+pub fn upload_fault(broken: Broken, timed_out: bool) -> Fault {
+    match broken {
+        Broken::Source if timed_out => Fault::new(Side::Downstream, Step::Request, Reason::BodyTimeout),
+        Broken::Source => Fault::new(Side::Downstream, Step::Request, Reason::ClientLeft),
+        Broken::Framing(reject) => Fault { step: Step::Request, ..Fault::rejected(reject) },
+        Broken::TooLarge => Fault::new(Side::Downstream, Step::Request, Reason::BodyTooLarge),
+        Broken::Sink => Fault::new(Side::Upstream, Step::Request, Reason::UpstreamReset),
+    }
 }
 
 /// What this hop took so far, as browsers and curl show it.

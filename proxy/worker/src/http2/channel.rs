@@ -108,6 +108,12 @@ impl Channel {
             })
     }
 
+    /// Whether its connection ends in order, and leaves it out.
+    pub fn is_left_out(&self) -> bool {
+        let goes = |error: &h2::Error| error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
+        self.unsent || self.error.as_ref().is_some_and(|error| error.is_remote() && goes(error))
+    }
+
     /// Payload that has come and was not consumed.
     #[inline]
     pub fn buffered(&self) -> &[u8] {
@@ -156,6 +162,10 @@ impl Channel {
     pub fn failure(&self) -> (Fault, bool) {
         match &self.error {
             None => (Fault::UpstreamClosed, true),
+            // How a connection ends whose peer floods, or gets its frames' sizes wrong (`net::h2`).
+            Some(error) if error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData) => {
+                (Fault::UpstreamBadResponse, false)
+            }
             Some(error) if error.is_io() => (Fault::UpstreamClosed, true),
             Some(error) if error.is_remote() && error.is_go_away() => (Fault::UpstreamClosed, true),
             Some(error) if error.is_remote() => (Fault::UpstreamReset, false),

@@ -61,10 +61,11 @@ pub(super) fn before_head(
     limits: Limits,
 ) {
     if lease.may_cancel(clock::now()) {
-        return;
+        return shard.give_response(response);
     }
     let (Some(method), Some(left)) = (method, Left::new(cluster, &lease)) else {
-        return lease.cancelled(clock::now());
+        lease.cancelled(clock::now());
+        return shard.give_response(response);
     };
     let shard = shard.clone();
     onehop_net::runtime::spawn(async move {

@@ -268,7 +268,7 @@ fn drain_endpoint(shared: &Shared, query: &str, drain: bool) -> Reply {
     let found = snapshot
         .clusters
         .iter()
-        .filter(|known| &*known.name == cluster)
+        .filter(|known| *known.name == cluster)
         .flat_map(|known| known.endpoints.endpoints.iter())
         .find(|known| known.address.to_string() == endpoint);
     match found {

@@ -135,8 +135,7 @@ impl Attempt<'_> {
     ) -> Result<Answer, Failure> {
         let asked = ledger.latest();
         ledger.enter(State::UpstreamWait, asked);
-        let sought = self.choice.sought(self.request);
-        let sought = Sought { due: Some(self.due), picked: Some(&self.picked), ..sought };
+        let sought = Sought { due: Some(self.due), picked: Some(&self.picked), ..self.choice.sought(self.request) };
         let leased = match upstream::begin(self.cluster, self.wanted, sought, avoid, asked) {
             Ok(Begun::Leased(lease)) => Ok(lease),
             Ok(Begun::Open(chosen)) => {

@@ -309,14 +309,14 @@ pub async fn finish(
         let config = cluster.cluster.borrow().clone();
         if let Some(limit) = config.policy.endpoint_connections
             && endpoint.connections.get() >= share(limit, cluster.cores)
-            && !drop_oldest(cluster, &endpoint)
+            && !cluster.drop_oldest(&endpoint)
         {
             full.push(index);
             continue;
         }
         let at_limit =
             config.limits.connections.is_some_and(|limit| cluster.connections.get() >= share(limit, cluster.cores));
-        if !at_limit || (!waited && make_room(cluster)) {
+        if !at_limit || (!waited && cluster.make_room()) {
             let connected = connect(cluster, &endpoint, place, wanted, sought).await;
             let connected = connected.map_err(|fault| sought.late(fault));
             if connected.is_err() && !avoid.contains(&index) {
@@ -484,20 +484,4 @@ async fn share_http2(
         cluster.cluster.borrow().meters.core(cluster.core).pool_hits.add(1);
     }
     Ok(Shared::Yes(Lease { conn: Conn::Http2(Box::new(channel)), reused, account, ride: Some(ride) }))
-}
-
-/// Closes the longest idle connection of some endpoint, so that a new one fits under the limit.
-fn make_room(cluster: &ClusterState) -> bool {
-    let endpoints = cluster.endpoints.borrow().clone();
-    endpoints.iter().any(|endpoint| drop_oldest(cluster, endpoint))
-}
-
-fn drop_oldest(cluster: &ClusterState, endpoint: &EndpointState) -> bool {
-    let dropped = endpoint.pool.borrow_mut().drop_oldest();
-    if dropped {
-        endpoint.connections.set(endpoint.connections.get().saturating_sub(1));
-        cluster.connections.set(cluster.connections.get().saturating_sub(1));
-        cluster.cluster.borrow().meters.core(cluster.core).connections.sub(1);
-    }
-    dropped
 }

@@ -252,6 +252,22 @@ impl ClusterState {
         }
     }
 
+    /// Closes the longest idle connection of some endpoint, so that a new one fits under the limit.
+    fn make_room(&self) -> bool {
+        let endpoints = self.endpoints.borrow().clone();
+        endpoints.iter().any(|endpoint| self.drop_oldest(endpoint))
+    }
+
+    fn drop_oldest(&self, endpoint: &EndpointState) -> bool {
+        let dropped = endpoint.pool.borrow_mut().drop_oldest();
+        if dropped {
+            endpoint.connections.set(endpoint.connections.get().saturating_sub(1));
+            self.connections.set(self.connections.get().saturating_sub(1));
+            self.cluster.borrow().meters.core(self.core).connections.sub(1);
+        }
+        dropped
+    }
+
     /// The endpoint that the cluster's balancing chooses, among those with these labels where only they will do.
     fn balance(&self, config: &Cluster, labels: Option<&Arc<Labels>>, ask: &Ask<'_>) -> Option<usize> {
         let Some(labels) = labels else { return self.balancer.borrow_mut().pick(config, ask) };

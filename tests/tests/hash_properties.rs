@@ -1,7 +1,9 @@
 //! Choices by a value beside HAProxy's and nginx's. Their points are not ours (HAProxy hashes server ids, nginx takes CRC32
 //! of the name as ketama's first implementation in Perl did, 160 points for each; we take Envoy's keys and XXH64, see
-//! `hash_peers.rs`), so that single values differ; what consistent hashing promises is the same for all: when one of ten
-//! endpoints leaves, no value of another one moves, and values are spread about evenly.
+//! `hash_peers.rs`), so that single values differ; what consistent hashing promises is compared: how few values of others move when one of
+//! ten endpoints leaves, and how evenly they are spread. HAProxy's and nginx's endpoints keep their points, so none moves.
+//! Our ring has Envoy's size, at least 1024 points for all: nine endpoints have 114 each where ten had 103, and what the new
+//! points cover moves, about a tenth.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -110,7 +112,7 @@ fn what_moves_when_an_endpoint_leaves_and_how_even_it_is() {
     let ring = measure(&endpoints, |left| onehop("ring-hash", left)).expect("ours runs");
     let maglev = measure(&endpoints, |left| onehop("maglev", left)).expect("ours runs");
     eprintln!("ring {ring:?}, maglev {maglev:?}: values of others that moved, largest share");
-    assert_eq!(ring.0, 0, "a ring moves nothing else");
+    assert!(ring.0 <= VALUES * 15 / 100, "{ring:?}");
     // Maglev gives up a little of that for evenness: its paper has a few per cent.
     assert!(maglev.0 <= VALUES * 8 / 100, "{maglev:?}");
     // The addresses, and with them the points, are others in each run: bounds of some five standard deviations.
@@ -118,7 +120,7 @@ fn what_moves_when_an_endpoint_leaves_and_how_even_it_is() {
     for (name, theirs) in [("HAProxy", measure(&endpoints, haproxy)), ("nginx", measure(&endpoints, nginx))] {
         let Some(theirs) = theirs else { continue };
         eprintln!("{name} {theirs:?}");
-        assert_eq!(theirs.0, ring.0, "{name} moves as little as our ring");
+        assert_eq!(theirs.0, 0, "{name} moves nothing else");
         assert!(maglev.1 < theirs.1 + 0.4, "{name} is much more even: {theirs:?} {maglev:?}");
     }
 }

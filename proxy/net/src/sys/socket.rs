@@ -124,7 +124,7 @@ pub fn mark_connections(mark: u32) {
     MARK.store(mark, Ordering::Relaxed);
 }
 
-/// Marks a socket that somebody else connects, as those that [`begin_connect`] makes.
+/// Marks a socket that somebody else connects, as those that `begin_connect` makes.
 pub fn mark(socket: impl AsFd) -> io::Result<()> {
     let mark = MARK.load(Ordering::Relaxed);
     if mark == 0 { Ok(()) } else { socket2::SockRef::from(&socket).set_mark(mark) }

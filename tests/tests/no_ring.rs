@@ -36,7 +36,7 @@ fn the_behaviours_hold_without_the_ring() {
     }
     let files = ["requests", "headers", "smuggling", "upstream_faults", "client_faults", "tcp", "lifecycle"];
     let mut command = Command::new(env!("CARGO"));
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["test", "--quiet", "-p", "onehop-tests"]);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["test", "--quiet", "--workspace"]);
     for file in files {
         command.args(["--test", file]);
     }

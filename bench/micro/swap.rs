@@ -28,7 +28,8 @@ const ROUND: Duration = Duration::from_secs(5);
 const CONNECTIONS: &str = "16";
 
 fn config(variant: &str, routes: usize, origin: SocketAddr, open: SocketAddr) -> String {
-    let mut text = "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n".to_owned();
+    // What waits throughout would be ended by the time that a body may stand still.
+    let mut text = "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\nbody_timeout = \"1h\"\n".to_owned();
     for number in 0..routes {
         let _ = write!(
             text,

@@ -239,11 +239,13 @@ fn a_hedge_between_http2_upstreams_takes_the_body_along() {
     };
     let (one, two) = (origin(), origin());
     let both = format!("[\"{}\", \"{}\"]", one.address(), two.address());
-    let config = one.config("", "hedge = { after = \"20ms\", budget = 50 }", "");
+    let config = one.config("", "hedge = { after = \"200ms\", budget = 50 }", "");
     let proxy = one_core(&config.replace(&format!("[\"{}\"]", one.address()), &both));
     run(async {
         let sender = connect(proxy.address("edge")).await;
         assert_eq!(ask_with(&sender, put("/"), body(), sum()).await.expect("answers").head.status, 200);
+        // Now, since on a slow machine the next request may be hedged too, although it is answered.
+        assert_eq!(proxy.metric("onehop_route_hedges_won_total", ""), 1.0);
         // The client's own connection and its other streams go on.
         assert_eq!(ask_with(&sender, put("/"), body(), sum()).await.expect("answers").head.status, 200);
     });
@@ -251,7 +253,6 @@ fn a_hedge_between_http2_upstreams_takes_the_body_along() {
     assert_eq!(reset.expect("by itself, not with its connection"), h2::Reason::CANCEL);
     assert_eq!((one.accepted(), two.accepted()), (1, 1), "the second try goes elsewhere");
     assert!(notes.lock().expect("no panic").iter().all(|(_, seen, sum)| *seen == body() && sum == "42"));
-    assert_eq!(proxy.metric("onehop_route_hedges_won_total", ""), 1.0);
 }
 
 #[test]

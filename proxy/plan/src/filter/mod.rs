@@ -23,6 +23,8 @@ pub struct Edits {
     pub rename: Vec<(Box<str>, Box<str>)>,
     /// What is set or added.
     pub write: Vec<(Box<str>, Text)>,
+    /// A bit for each length of a dropped name.
+    lengths: u64,
 }
 
 /// Fields that frame a message or belong to one hop: a rule that touched them could split requests.
@@ -81,6 +83,7 @@ impl Edits {
         if edits.write.len() + edits.rename.len() > MAX_WRITTEN - WRITTEN_BY_OTHERS {
             return Err(format!("more than {} fields are written", MAX_WRITTEN - WRITTEN_BY_OTHERS));
         }
+        edits.drop.iter().for_each(|dropped| edits.lengths |= length_bit(dropped.as_bytes()));
         Ok(edits)
     }
 
@@ -91,8 +94,15 @@ impl Edits {
 
     /// Whether a field does not go on as it came.
     pub fn drops(&self, name: &[u8]) -> bool {
-        self.drop.iter().any(|dropped| name.eq_ignore_ascii_case(dropped.as_bytes()))
+        self.lengths & length_bit(name) != 0
+            && self.drop.iter().any(|dropped| name.eq_ignore_ascii_case(dropped.as_bytes()))
     }
+}
+
+/// Most fields are as long as none that is dropped, and need not be compared.
+#[inline]
+fn length_bit(name: &[u8]) -> u64 {
+    1 << name.len().min(63)
 }
 
 /// A compiled rewrite of the path.

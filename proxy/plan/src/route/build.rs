@@ -177,8 +177,8 @@ impl Builder {
         match key {
             None => self.table.any = Some(number),
             Some((space, name)) => {
-                self.table.has_exact_hosts |= space == EXACT_HOST;
-                self.table.has_wildcards |= space == WILDCARD;
+                let lengths = if space == WILDCARD { &mut self.table.wildcards } else { &mut self.table.exact_hosts };
+                lengths.note(&name);
                 let hash = self.table.hosts.hashes.of(&name);
                 self.table.hosts.insert(space, hash, &name, Value { first: number, count: 0 });
             }

@@ -27,7 +27,7 @@ pub use normalise::{BadPath, EncodedSlash, Normal, PathBuffers, PathRule};
 pub use pattern::{Captures, Expression, MAX_CAPTURES, Pattern};
 
 use crate::snapshot::Route;
-use host::MAX_HOST;
+use host::{Lengths, MAX_HOST};
 use pattern::MAX_SEGMENTS;
 use table::{FlatTable, fold};
 
@@ -112,8 +112,8 @@ pub struct HostTable {
     list: Vec<Host>,
     /// Number of the routes without a host.
     any: Option<u32>,
-    has_exact_hosts: bool,
-    has_wildcards: bool,
+    exact_hosts: Lengths,
+    wildcards: Lengths,
 }
 
 /// A path's segments: where each ends, and the hash of its bytes.
@@ -200,23 +200,24 @@ impl HostTable {
 
     /// The number of the most specific host that names it.
     fn host(&self, host: &[u8]) -> Option<u32> {
-        if !self.has_exact_hosts && !self.has_wildcards {
+        if self.exact_hosts.is_empty() && self.wildcards.is_empty() {
             return self.any;
         }
         let mut buffer = [0; MAX_HOST];
         let Some(host) = host::normalise(host, &mut buffer) else {
             return self.any;
         };
-        if self.has_exact_hosts
+        if self.exact_hosts.has(host)
             && let Some(found) = self.hosts.find(EXACT_HOST, self.hosts.hashes.of(host), |key| key == host)
         {
             return Some(found.first);
         }
-        if self.has_wildcards {
+        if !self.wildcards.is_empty() {
             // From the longest suffix; a wildcard stands for at least one label.
             for (at, byte) in host.iter().enumerate().skip(1) {
                 let suffix = &host[at..];
                 if *byte == b'.'
+                    && self.wildcards.has(suffix)
                     && let Some(found) = self.hosts.find(WILDCARD, self.hosts.hashes.of(suffix), |key| key == suffix)
                 {
                     return Some(found.first);

@@ -5,15 +5,12 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Range;
 
+use onehop_plan::Route;
 use onehop_plan::filter::{Cors, Edits, Filters, Values};
 use onehop_plan::route::{Captures, Normal};
-use onehop_plan::{Route, filter};
 use onehop_wire::http1::{Field, Known};
 
 use super::Request;
-
-/// Fields that a route can add to one head at most; the compiler of the configuration keeps to it.
-pub const MAX_EDITS: usize = filter::MAX_WRITTEN;
 
 /// What an upstream says of origins does not count where the route says it.
 const CORS_FIELDS: [&[u8]; 3] =

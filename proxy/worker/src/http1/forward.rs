@@ -7,13 +7,14 @@ use std::rc::Rc;
 pub use super::identity::Identity;
 use super::identity::is_traceparent;
 use crate::exchange::Request;
-use crate::exchange::changes::{Changes, MAX_EDITS};
+use crate::exchange::changes::Changes;
 use crate::exchange::deadline::Deadline;
 use crate::secure::Secure;
 use onehop_net::Peer;
 use onehop_plan::filter::Filters;
 use onehop_plan::{ClientCert, RequestId, Route};
 use onehop_wire::http1::{self, BodyLength, Edits, Fields, Known, Method, RequestHead, ResponseHead, Version, kind};
+use smallvec::SmallVec;
 
 /// Fields that we can add to one head at most.
 const MAX_ADDED: usize = 15;
@@ -46,6 +47,10 @@ impl<'a> Added<'a> {
         self.list[self.count] = (name, value);
         self.count += 1;
     }
+
+    fn kept(&self, hides: impl Fn(&[u8]) -> bool) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.list[..self.count].iter().copied().filter(move |(name, _)| !hides(name))
+    }
 }
 
 /// What a route changes: the exchange's own part, and the route's.
@@ -67,29 +72,8 @@ pub struct ResponseEdits<'a> {
     pub changes: Changed<'a>,
 }
 
-/// The same, with what a route adds. Apart, so that a route that changes nothing does not pay for the room.
-struct AllAdded<'a> {
-    list: [(&'a [u8], &'a [u8]); MAX_ADDED + MAX_EDITS],
-    count: usize,
-}
-
-impl<'a> AllAdded<'a> {
-    fn new() -> Self {
-        AllAdded { list: [(b"", b""); MAX_ADDED + MAX_EDITS], count: 0 }
-    }
-
-    fn push(&mut self, name: &'a [u8], value: &'a [u8]) {
-        if let Some(place) = self.list.get_mut(self.count) {
-            *place = (name, value);
-            self.count += 1;
-        }
-    }
-
-    fn take(&mut self, added: &Added<'a>, hides: impl Fn(&[u8]) -> bool) {
-        let kept = added.list[..added.count].iter().filter(|(name, _)| !hides(name));
-        kept.for_each(|(name, value)| self.push(name, value));
-    }
-}
+/// The same, with what a route adds: the room is not filled in advance, and only a route that adds a great many allocates.
+type AllAdded<'a> = SmallVec<[(&'a [u8], &'a [u8]); 32]>;
 
 fn named(fields: &Fields, buf: &[u8], name: &[u8]) -> u128 {
     fields.which(|field| field.name.of(buf).eq_ignore_ascii_case(name))
@@ -325,13 +309,14 @@ fn changed_request<R>(
     let mut all = AllAdded::new();
     if let Some(host) = changes.host() {
         drop |= fields.bits(Known::Host);
-        all.push(b"Host", host);
+        all.push((b"Host", host));
     }
     let hides = |name: &[u8]| filters.is_some_and(|filters| filters.request.drops(name));
     drop |= Changes::dropped(fields, buf, hides);
-    all.take(add, |name| hides(name) || (changes.host().is_some() && name == b"Host"));
-    changes.request_fields().for_each(|(name, value)| all.push(name, value));
-    encode(target, &Edits { drop, add: &all.list[..all.count] })
+    let is_hidden = |name: &[u8]| hides(name) || (changes.host().is_some() && name == b"Host");
+    all.extend(add.kept(is_hidden));
+    all.extend(changes.request_fields());
+    encode(target, &Edits { drop, add: &all })
 }
 
 /// `X-Forwarded-Client-Cert` as Envoy writes it, where this listener adds it; what a client claims is dropped unless it
@@ -476,14 +461,14 @@ pub fn response<R>(
     let hides = |name: &[u8]| changes.drops_response(filters, name);
     drop |= Changes::dropped(&head.fields, buf, hides);
     let mut all = AllAdded::new();
-    all.take(&add, hides);
-    changes.response_fields().for_each(|(name, value)| all.push(name, value));
+    all.extend(add.kept(hides));
+    all.extend(changes.response_fields());
     for (from, to) in &filters.response.rename {
         if let Some(field) = head.fields.iter().find(|field| field.name.of(buf).eq_ignore_ascii_case(from.as_bytes())) {
-            all.push(to.as_bytes(), field.value.of(buf));
+            all.push((to.as_bytes(), field.value.of(buf)));
         }
     }
-    encode(&Edits { drop, add: &all.list[..all.count] })
+    encode(&Edits { drop, add: &all })
 }
 
 #[cfg(test)]

@@ -119,6 +119,32 @@ fn requests_in_flight_are_bounded_by_route_and_by_listener() {
 }
 
 #[test]
+fn a_clusters_limit_is_not_exceeded_over_cores() {
+    let (origin, go, asked) = held();
+    let cluster = |limit: u32| {
+        format!(
+            "[[route]]\ncluster = \"c\"\n[[cluster]]\nname = \"c\"\nendpoints = [\"{}\"]\nlimits = {{ requests = {limit} }}\n",
+            origin.address()
+        )
+    };
+    // An odd one over two cores: one core has a place more than the other.
+    let proxy = start(&origin, &cluster(3));
+    let mut clients: Vec<Client> = (0..20).map(|_| proxy.connect("edge")).collect();
+    clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let overflows = || proxy.metric("onehop_cluster_overflow_total", "cluster=\"c\"");
+    eventually("three are in flight, the others are refused", || {
+        asked.load(Ordering::SeqCst) == 3 && overflows() == 17.0
+    });
+    (0..3).for_each(|_| go.send(()).expect("the origin waits"));
+    let statuses: Vec<u16> = clients.iter_mut().map(|client| client.response().status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 3);
+    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 17);
+    drop(clients);
+    (0..100).for_each(|_| go.send(()).expect("the origin waits"));
+    eventually("their places are free again", || proxy.connect("edge").get("/").status == 200);
+}
+
+#[test]
 fn a_saturated_core_sheds_the_lowest_priority_first_and_live_answers() {
     let origin = Origin::echo();
     let route =

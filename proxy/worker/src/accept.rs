@@ -71,7 +71,8 @@ fn drain_queue(shard: &Rc<Shard>, name: &Arc<str>, socket: &Socket) -> bool {
                     return true;
                 };
                 let here = listener.meters.core(shard.outfit.core).active.get();
-                let full = usize::try_from(here).unwrap_or(0) >= listener.max_connections
+                let share = |limit| onehop_plan::limit::share(limit, shard.outfit.core, shard.outfit.cores);
+                let full = listener.max_connections.is_some_and(|limit| here >= i64::from(share(limit)))
                     || shard.connections.count() >= shard.snapshot().max_connections;
                 if full {
                     listener.meters.core(shard.outfit.core).refused.add(1);

@@ -73,7 +73,11 @@ const OUTLIER: &[Key] = &[
     key("consecutive_gateway_errors", Number, "502, 503, 504 or failures in a row."),
     key("consecutive_connect_failures", Number, "Failed connections in a row."),
     key("success_rate", Fraction, "The least share of successes over an interval, such as 0.9."),
-    key("latency_factor", Fraction, "How many times as slow as the median of the others over an interval."),
+    key(
+        "latency_factor",
+        Fraction,
+        "How many times as slow as the median of the others over an interval; needs two others with enough requests.",
+    ),
     key("min_requests", Number, "Requests in an interval for these two to count; 100 without it."),
     key("interval", Duration, "Their interval; 10s without it."),
     key("ejection", Duration, "The first ejection, doubled by each further one; 30s without it."),
@@ -103,8 +107,16 @@ pub const POOL: &[Key] = &[
 ];
 
 pub const LIMITS: &[Key] = &[
-    key("connections", Number, "Connections; further requests wait for the connect timeout."),
-    key("requests", Number, "Requests in flight; further ones are refused with 503."),
+    key(
+        "connections",
+        Number,
+        "Connections over all cores, an even share each (one at least); further requests wait for the connect timeout.",
+    ),
+    key(
+        "requests",
+        Number,
+        "Requests in flight over all cores, an even share each (one at least); further ones are refused with 503.",
+    ),
     key("queue", Number, "Requests that wait for a connection, on each core; 16384 without it."),
     key(
         "queue_age",

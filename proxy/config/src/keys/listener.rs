@@ -33,7 +33,7 @@ pub const LISTENER: &[Key] = &[
     key("subset", Map, "Only the cluster's endpoints with these labels."),
     key("split", Tables(TARGET), "Where TCP connections go, by weight."),
     key("proxy_protocol", Flag, "Clients must begin with a PROXY header, version 1 or 2."),
-    key("max_connections", Number, "Connections over all cores."),
+    key("max_connections", Number, "Connections over all cores, an even share each (one at least)."),
     key("limits", Table(IN_FLIGHT), "Bounds of the whole listener."),
     key("header_timeout", Duration, "From the first byte of a request head to its last."),
     key("idle_timeout", Duration, "Between two requests of a connection."),

@@ -4,7 +4,11 @@ use super::route::VALUE;
 use super::{Key, Kind::*, key};
 
 pub const RETRY: &[Key] = &[
-    key("attempts", Number, "Attempts beyond the first; 2 without it, 0 turns retries off."),
+    key(
+        "attempts",
+        Number,
+        "Attempts beyond the first; 2 without it, 0 turns retries off. Upstreams see the attempt's number, 1 for the first, in X-Attempt-Count.",
+    ),
     key(
         "on",
         Texts,

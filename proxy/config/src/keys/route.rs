@@ -115,8 +115,12 @@ const REWRITE: &[Key] = &[
 const EDITS: &[Key] = &[
     key("remove", Texts, "Fields that go."),
     key("rename", Map, "From one name to another."),
-    key("set", Map, "Fields in place of what was there; values may hold {variables}."),
-    key("add", Map, "Fields beside what is there; values may hold {variables}."),
+    key(
+        "set",
+        Map,
+        "Fields in place of what was there; values may hold {client}, {identity}, {request_id}, {route}, {listener}, {host}, {path}, {method}, {scheme}, and captures of the path by their names.",
+    ),
+    key("add", Map, "Fields beside what is there; values as with set."),
 ];
 
 const CORS: &[Key] = &[

@@ -122,7 +122,7 @@ pub(super) fn listeners(
             address: wanted.address,
             layer: wanted.layer,
             proxy_protocol: wanted.proxy_protocol,
-            max_connections: wanted.max_connections.map_or(usize::MAX, |limit| limit.div_ceil(registry.cores().max(1))),
+            max_connections: wanted.max_connections.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX)),
             http: policy(&wanted.http),
             gate: limits::gate(wanted, previous),
             tcp: (!wanted.tcp.is_empty() || !wanted.tcp_names.is_empty()).then(|| TcpPolicy {

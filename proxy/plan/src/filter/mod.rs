@@ -138,8 +138,11 @@ impl Rewrite {
             Rewrite::Whole(text) => text.write(out, values),
             Rewrite::Prefix { len, by } => {
                 out.extend_from_slice(by);
-                // An encoded slash may stand where the prefix has a plain one: then the matched form decides.
-                let is_plain = forwarded.get(..*len) == values.matched.get(..*len);
+                // An encoded slash may stand where the prefix has a plain one, or right behind it: then the matched form
+                // decides. What follows begins with a slash, or what is written would not: `%2F@evil.example` behind a
+                // redirect's host would make that host a user name.
+                let is_plain = forwarded.get(..*len) == values.matched.get(..*len)
+                    && forwarded.get(*len).is_none_or(|byte| *byte == b'/');
                 let rest = if is_plain { forwarded } else { values.matched }.get(*len..).unwrap_or_default();
                 out.extend_from_slice(rest);
                 if by.is_empty() && rest.is_empty() {
@@ -352,6 +355,37 @@ mod tests {
             let mut out = Vec::new();
             rewrite.write(&mut out, path.as_bytes(), &values(path.as_bytes(), &captures));
             assert_eq!(String::from_utf8_lossy(&out), expected, "{path} by {to}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_slash_behind_the_prefix_leads_nowhere_else() {
+        use crate::route::{PathBuffers, PathRule};
+        let captures = Captures::default();
+        for prefix in ["/old", "/old/"] {
+            let pattern = Pattern::new(&PathMatch::Prefix(prefix.to_owned())).expect("a prefix");
+            for (to, expected) in [("/", "/@evil.example/a%2Fb"), ("/v2", "/v2/@evil.example/a%2Fb")] {
+                for slash in ["/", "%2F", "%2f", "%5C", "\\"] {
+                    let path = format!("/old{slash}@evil.example/a%2Fb");
+                    let mut buffers = PathBuffers::default();
+                    let normal = PathRule::default().apply(path.as_bytes(), &mut buffers).expect("a path");
+                    let values = values(normal.matched, &captures);
+                    let wanted = Some(model::PathRewrite::Prefix(to.to_owned()));
+                    let rewrite = Rewrite::new(wanted.as_ref().expect("there"), &pattern).expect("a rewrite");
+                    let mut out = Vec::new();
+                    rewrite.write(&mut out, normal.forwarded, &values);
+                    // What the matched form decides has no encoded slash any more.
+                    let decoded = expected.replace("%2F", "/");
+                    let expected = if slash == "/" { expected } else { &decoded };
+                    assert_eq!(String::from_utf8_lossy(&out), expected, "{path} by {to}");
+                    let (scheme, host, port) = (None, None, None);
+                    let wanted = model::Redirect { status: 302, scheme, host, port, path: wanted, drop_query: true };
+                    let mut out = Vec::new();
+                    let redirect = Redirect::new(&wanted, &pattern).expect("a redirect");
+                    redirect.location(&mut out, normal.forwarded, b"", &values);
+                    assert_eq!(String::from_utf8_lossy(&out), format!("http://shop.example:8080{expected}"), "{path}");
+                }
+            }
         }
     }
 

@@ -23,8 +23,8 @@ pub struct Listener {
     pub layer: Layer,
     /// Clients must begin with a PROXY header.
     pub proxy_protocol: bool,
-    /// Connections of one core.
-    pub max_connections: usize,
+    /// Connections over all cores, an even share each.
+    pub max_connections: Option<u32>,
     /// For HTTP.
     pub http: HttpPolicy,
     /// Requests in flight at most, and their count.

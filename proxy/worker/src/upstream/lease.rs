@@ -18,7 +18,7 @@ use super::mux::{self, Ride};
 use super::open::open;
 use super::pick::pick;
 use super::pool::Pooled;
-use super::{ClusterState, EndpointState, nanos, share};
+use super::{ClusterState, EndpointState, nanos};
 use crate::exchange::Leg;
 use crate::fault::{Fault, Side, Step};
 use crate::http2::Channel;
@@ -308,14 +308,13 @@ pub async fn finish(
         };
         let config = cluster.cluster.borrow().clone();
         if let Some(limit) = config.policy.endpoint_connections
-            && endpoint.connections.get() >= share(limit, cluster.cores)
+            && endpoint.connections.get() >= cluster.share(limit)
             && !cluster.drop_oldest(&endpoint)
         {
             full.push(index);
             continue;
         }
-        let at_limit =
-            config.limits.connections.is_some_and(|limit| cluster.connections.get() >= share(limit, cluster.cores));
+        let at_limit = config.limits.connections.is_some_and(|limit| cluster.connections.get() >= cluster.share(limit));
         if !at_limit || (!waited && cluster.make_room()) {
             let connected = connect(cluster, &endpoint, place, wanted, sought).await;
             let connected = connected.map_err(|fault| sought.late(fault));
@@ -369,7 +368,7 @@ async fn wait_for_place(cluster: &ClusterState, sought: Sought<'_>) -> Result<()
         let endpoints = cluster.endpoints.borrow();
         let has_place = |endpoint: &Rc<EndpointState>| {
             let part = endpoint.endpoint.borrow();
-            let is_open = connections.is_none_or(|limit| endpoint.connections.get() < share(limit, cluster.cores));
+            let is_open = connections.is_none_or(|limit| endpoint.connections.get() < cluster.share(limit));
             part.may_panic()
                 && requests.is_none_or(|limit| part.gate.taken() < limit)
                 && (is_open || !endpoint.pool.borrow().is_empty())
@@ -462,8 +461,8 @@ async fn share_http2(
     let due = clock::now().saturating_add(waits_ns);
     let overflow = Fault::new(Side::Proxy, Step::Lease, Reason::Overflow);
     let connect = || -> Option<mux::Made> {
-        if limit.is_some_and(|limit| cluster.connections.get() >= share(limit, cluster.cores))
-            || each.is_some_and(|limit| endpoint.connections.get() >= share(limit, cluster.cores))
+        if limit.is_some_and(|limit| cluster.connections.get() >= cluster.share(limit))
+            || each.is_some_and(|limit| endpoint.connections.get() >= cluster.share(limit))
         {
             return None;
         }

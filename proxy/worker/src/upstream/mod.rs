@@ -97,11 +97,6 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// This core's part of a limit for the whole process: an even share, at least one.
-fn share(limit: u32, cores: usize) -> u32 {
-    limit.div_ceil(cores as u32).max(1)
-}
-
 impl ClusterState {
     /// A cluster that this core has not seen before. Cores start at different offsets, so that they do not march in step.
     pub fn new(cluster: Arc<Cluster>, core: usize, cores: usize, seed: u64) -> ClusterState {
@@ -205,11 +200,16 @@ impl ClusterState {
         self.forget_destinations(now);
     }
 
+    /// This core's part of a limit for the whole process.
+    fn share(&self, limit: u32) -> u32 {
+        onehop_plan::limit::share(limit, self.core, self.cores)
+    }
+
     /// Whether the limit on requests in flight is reached.
     pub fn requests_full(&self) -> bool {
         let cluster = self.cluster.borrow();
         let active = self.active.get();
-        let full = cluster.limits.requests.is_some_and(|limit| active >= share(limit, self.cores))
+        let full = cluster.limits.requests.is_some_and(|limit| active >= self.share(limit))
             || self.gradient.borrow_mut().as_mut().is_some_and(|gradient| !gradient.admits(active));
         if full {
             cluster.meters.core(self.core).overflow.add(1);

@@ -124,7 +124,7 @@ pub fn judge(route: &str, cases: &[Case]) {
                 wrong.push(format!("{name}: HTTP/{version} got {got:?}, not {wanted:?}"));
             }
             if let Some(told) = told {
-                let heard = played[at].1.recv_timeout(Duration::from_secs(10));
+                let heard = played[at].1.recv_timeout(Duration::from_secs(30));
                 if heard != Ok(*told) {
                     wrong.push(format!("{name}: HTTP/{version}: it was told {heard:?}, not {told:?}"));
                 }

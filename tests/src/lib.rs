@@ -18,9 +18,10 @@ pub use origin::{Connection, Origin};
 pub use proxy::{Proxy, binary, build, folder};
 pub use secure::{Tls, TlsClient};
 
-/// Waits until something holds, looking again and again; panics with the text after ten seconds.
+/// Waits until something holds, looking again and again; panics with the text after half a minute, which even a machine
+/// that is busy with other things does not take.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !holds() {
         assert!(std::time::Instant::now() < until, "in vain: {what}");
         std::thread::yield_now();

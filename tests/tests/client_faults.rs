@@ -10,7 +10,7 @@ fn a_slow_head_is_408_and_a_slow_body_too() {
             connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         }
     });
-    let proxy = Proxy::start(&origin.config("header_timeout = \"100ms\"\nbody_timeout = \"100ms\"", "", ""));
+    let proxy = Proxy::start(&origin.config("header_timeout = \"1s\"\nbody_timeout = \"500ms\"", "", ""));
     let mut client = proxy.connect("edge");
     let response = client.ask("GET / HTTP/1.1\r\nHos");
     assert_eq!((response.status, response.field("connection")), (408, Some("close")));
@@ -65,7 +65,7 @@ fn a_client_that_leaves_releases_the_upstream() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("the request arrived", || origin.accepted() == 1);
     drop(client);
-    gone.recv_timeout(std::time::Duration::from_secs(10)).expect("the upstream connection is closed");
+    gone.recv_timeout(std::time::Duration::from_secs(30)).expect("the upstream connection is closed");
     eventually("nothing is left", || proxy.connections() == 0);
 }
 

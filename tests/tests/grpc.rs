@@ -69,7 +69,7 @@ fn every_refusal_of_ours_is_a_status() {
     let origin = by_status();
     let config = origin.config(
         "",
-        "timeout = \"200ms\"\nmax_body = \"1KiB\"",
+        "timeout = \"2s\"\nmax_body = \"1KiB\"",
         "limits = { requests = 1 }\n[[authorization]]\naction = \"deny\"\npaths = [\"/s/Denied\"]",
     );
     let proxy = one_worker(&config);
@@ -255,12 +255,12 @@ fn a_deadline_is_kept_and_passed_on() {
     let proxy = one_worker(&origin.config("", "", ""));
     run(async {
         let sender = connect(proxy.address("edge")).await;
-        let answer = ask(&sender, call("/s/Now", Some("2S")), Vec::new()).await.expect("answers");
+        let answer = ask(&sender, call("/s/Now", Some("20S")), Vec::new()).await.expect("answers");
         let left = answer.field("x-left").expect("passed on").to_owned();
         let (digits, unit) = left.split_at(left.len() - 1);
         assert_eq!(unit, "u", "{left}");
         let micros: u64 = digits.parse().expect("digits");
-        assert!((1_000_000..2_000_000).contains(&micros), "{left}");
+        assert!((10_000_000..20_000_000).contains(&micros), "{left}");
         let answer = ask(&sender, call("/s/Never", Some("100m")), Vec::new()).await.expect("answers");
         assert_eq!(answer.field("grpc-status"), Some("4"));
     });

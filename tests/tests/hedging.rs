@@ -25,12 +25,21 @@ fn one_core(config: &str) -> Proxy {
 
 /// Takes requests and answers none; tells when the proxy has closed.
 fn stuck() -> (Origin, Arc<AtomicUsize>, mpsc::Receiver<()>) {
+    stuck_with(|_| true)
+}
+
+/// The same, counting and telling only of those whose head is one of these.
+fn stuck_with(counts: fn(&str) -> bool) -> (Origin, Arc<AtomicUsize>, mpsc::Receiver<()>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let (count, (closed, closes)) = (asked.clone(), mpsc::channel());
     let closed = std::sync::Mutex::new(closed);
     let origin = Origin::start(move |connection| {
         if let Some(head) = connection.head() {
             connection.body(&head);
+            if !counts(&head) {
+                connection.wait_for_end();
+                return;
+            }
             count.fetch_add(1, Ordering::SeqCst);
             connection.wait_for_end();
             // The test may be over.
@@ -42,7 +51,8 @@ fn stuck() -> (Origin, Arc<AtomicUsize>, mpsc::Receiver<()>) {
 
 #[test]
 fn the_first_answer_wins_and_the_loser_is_closed() {
-    let (slow, asked, closes) = stuck();
+    // Where the machine is slow the quick one may be late as well, and lose a hedge to nobody: only first tries count.
+    let (slow, asked, closes) = stuck_with(|head| head.contains("X-Attempt-Count: 1\r\n"));
     let quick = Origin::echo();
     let proxy = one_core(&config(&[slow.address(), quick.address()], "hedge = { after = \"20ms\", budget = 50 }", ""));
     let mut client = proxy.connect("edge");
@@ -53,12 +63,12 @@ fn the_first_answer_wins_and_the_loser_is_closed() {
         assert_eq!((response.status, response.text()), (200, format!("/{number}")));
         assert_eq!(response.field("x-body"), Some("5"), "the body went along");
     }
-    let stuck = asked.load(Ordering::SeqCst);
-    assert!(stuck >= 1);
-    for _ in 0..stuck {
+    let won = proxy.metric("onehop_route_hedges_won_total", "route=\"r\"");
+    assert!(won >= 1.0);
+    eventually("each that was stuck was won by its hedge", || asked.load(Ordering::SeqCst) as f64 == won);
+    for _ in 0..asked.load(Ordering::SeqCst) {
         closes.recv_timeout(std::time::Duration::from_secs(10)).expect("the loser's connection is closed");
     }
-    assert_eq!(proxy.metric("onehop_route_hedges_won_total", "route=\"r\""), stuck as f64);
     eventually("nothing is left under way", || proxy.metric("onehop_cluster_active", "") == 0.0);
 }
 
@@ -99,9 +109,12 @@ fn only_safe_requests_are_sent_twice() {
     let route = "timeout = \"1s\"\nhedge = { after = \"1ms\" }";
     let proxy = one_core(&config(&[slow.address()], route, ""));
     let ask = |text: &str| {
-        let before = asked.load(Ordering::SeqCst);
+        let hedges = || proxy.metric("onehop_route_hedges_total", "") as usize;
+        let before = (asked.load(Ordering::SeqCst), hedges());
         assert_eq!(proxy.connect("edge").ask(text).status, 504);
-        asked.load(Ordering::SeqCst) - before
+        let sent = 1 + hedges() - before.1;
+        eventually("all that was sent arrives", || asked.load(Ordering::SeqCst) == before.0 + sent);
+        sent
     };
     assert_eq!(ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"), 1);
     assert_eq!(ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), 2);
@@ -114,15 +127,17 @@ fn only_safe_requests_are_sent_twice() {
 #[test]
 fn a_budget_bounds_them() {
     let (slow, asked, _closes) = stuck();
-    let route = "timeout = \"300ms\"\nhedge = { after = \"1ms\", budget = 10 }";
+    let route = "timeout = \"1s\"\nhedge = { after = \"1ms\", budget = 10 }";
     let proxy = one_core(&config(&[slow.address()], route, ""));
+    let begun = std::time::Instant::now();
     let mut clients: Vec<_> = (0..40).map(|_| proxy.connect("edge")).collect();
     clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
     clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 504));
-    let hedges = asked.load(Ordering::SeqCst) - 40;
-    assert_eq!(hedges as f64, proxy.metric("onehop_route_hedges_total", ""));
+    let hedges = proxy.metric("onehop_route_hedges_total", "");
+    eventually("all that was sent arrives", || asked.load(Ordering::SeqCst) as f64 == 40.0 + hedges);
     // A tenth of them, at least three a second; a busy machine takes longer to send them all.
-    assert!((1..=10).contains(&hedges), "{hedges}");
+    let most = 4.0 + 3.0 * (begun.elapsed().as_secs_f64() + 1.0);
+    assert!(hedges >= 1.0 && hedges <= most, "{hedges} of {most}");
 }
 
 #[test]

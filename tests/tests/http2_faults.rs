@@ -213,9 +213,17 @@ fn an_upstream_that_speaks_no_http2_is_a_bad_gateway() {
 fn more_connections_when_streams_are_full() {
     let mut builder = h2::server::Builder::new();
     builder.max_concurrent_streams(4);
-    let origin = Http2Origin::start_with(builder, |mut incoming| async move {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        fine(&mut incoming);
+    // None is answered before all are there.
+    let arrived = Arc::new(AtomicUsize::new(0));
+    let origin = Http2Origin::start_with(builder, move |mut incoming| {
+        let arrived = arrived.clone();
+        async move {
+            arrived.fetch_add(1, Ordering::SeqCst);
+            while arrived.load(Ordering::SeqCst) < 12 {
+                tokio::task::yield_now().await;
+            }
+            fine(&mut incoming);
+        }
     });
     let proxy = one_worker(&origin.config("", "", "http2 = { max_streams = 4 }"));
     run(async {
@@ -233,11 +241,12 @@ fn more_connections_when_streams_are_full() {
 
 #[test]
 fn a_client_that_leaves_cancels_upstream() {
-    let cancelled = Arc::new(AtomicUsize::new(0));
-    let count = cancelled.clone();
+    let (arrived, cancelled) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (arrived.clone(), cancelled.clone());
     let origin = Http2Origin::start(move |mut incoming| {
-        let count = count.clone();
+        let (arrived, count) = counts.clone();
         async move {
+            arrived.fetch_add(1, Ordering::SeqCst);
             let reset = std::future::poll_fn(|cx| incoming.respond.poll_reset(cx)).await;
             assert_eq!(reset.expect("a reset"), Reason::CANCEL);
             count.fetch_add(1, Ordering::SeqCst);
@@ -248,7 +257,7 @@ fn a_client_that_leaves_cancels_upstream() {
         let sender = connect(proxy.address("edge")).await;
         let (answer, send) = sender.clone().ready().await.expect("ready").send_request(get("/"), true).expect("sends");
         // Once it has arrived there.
-        while proxy.metric("onehop_endpoint_requests_total", "") < 1.0 {
+        while arrived.load(Ordering::SeqCst) < 1 {
             tokio::task::yield_now().await;
         }
         drop((answer, send));
@@ -278,9 +287,11 @@ fn an_early_answer_ends_the_upload_without_an_error() {
 
 #[test]
 fn a_drain_says_goaway_twice_and_lets_streams_finish() {
-    let origin = Origin::start(|connection| {
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = std::sync::Mutex::new(gone);
+    let origin = Origin::start(move |connection| {
         connection.head();
-        std::thread::sleep(std::time::Duration::from_millis(700));
+        gone.lock().expect("no panic").recv().expect("the test lets it go on");
         connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow");
     });
     let proxy = one_worker(&origin.config("", "", ""));
@@ -292,6 +303,7 @@ fn a_drain_says_goaway_twice_and_lets_streams_finish() {
     assert_eq!(first.payload[..4], 0x7fff_ffffu32.to_be_bytes());
     let ping = client.until(6).expect("a PING");
     client.send(onehop_tests::frames::frame(6, 1, 0, &ping.payload));
+    go.send(()).expect("the origin waits");
     let mut last = None;
     let mut body = Vec::new();
     while let Some(frame) = client.next() {

@@ -95,7 +95,7 @@ fn a_bomb_of_header_fields_costs_little_memory() {
 fn streams_that_are_opened_and_never_finished_time_out() {
     let origin = Origin::echo();
     let proxy = Proxy::start_with(
-        &origin.config("body_timeout = \"300ms\"\nhttp2 = { max_streams = 10 }", "", ""),
+        &origin.config("body_timeout = \"1s\"\nhttp2 = { max_streams = 10 }", "", ""),
         &["--workers", "1"],
         None,
     );
@@ -108,7 +108,7 @@ fn streams_that_are_opened_and_never_finished_time_out() {
         // 408, or a reset.
         assert!(matches!(client.verdict(), Verdict::Answered(_) | Verdict::Stream(..)));
     }
-    assert!(begun.elapsed() < Duration::from_secs(8));
+    assert!(begun.elapsed() < Duration::from_secs(20));
     // One more than is allowed is refused (RFC 9113 5.1.2), and the others go on.
     let mut client = Frames::connect(proxy.address("edge"));
     client.until(4);

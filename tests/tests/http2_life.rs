@@ -20,10 +20,10 @@ fn ask(client: &mut Frames) -> Frame {
 #[test]
 fn a_silent_client_is_asked_and_left() {
     let origin = Origin::echo();
-    let proxy = one_worker(&origin.config("http2 = { ping_interval = \"100ms\" }", "", ""));
+    let proxy = one_worker(&origin.config("http2 = { ping_interval = \"500ms\" }", "", ""));
     // One that answers stays, however long it is silent otherwise.
     let mut lives = Frames::connect(proxy.address("edge"));
-    for _ in 0..5 {
+    for _ in 0..3 {
         let asked = ask(&mut lives);
         lives.send(frame(6, 1, 0, &asked.payload));
     }
@@ -75,7 +75,7 @@ fn an_upstream_that_is_dead_is_found_by_pings() {
     let origin = Origin::echo();
     let far = one_worker(&origin.config("", "", ""));
     let config = format!(
-        "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"far\"\ntimeout = \"off\"\n[[cluster]]\nname = \"far\"\nprotocol = \"http2\"\nhttp2 = {{ ping_interval = \"100ms\" }}\nendpoints = [\"{}\"]\n",
+        "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"far\"\ntimeout = \"off\"\n[[cluster]]\nname = \"far\"\nprotocol = \"http2\"\nhttp2 = {{ ping_interval = \"500ms\" }}\nendpoints = [\"{}\"]\n",
         far.address("edge")
     );
     let near = one_worker(&config);

@@ -130,10 +130,10 @@ fn resets_and_ends() {
 #[test]
 fn those_that_say_nothing_time_out() {
     let cases: Vec<Case> = vec![("no answer", |_, _| {}, Status(504), stream(8))];
-    judge("timeout = \"400ms\"", &cases);
+    judge("timeout = \"1s\"", &cases);
     // SETTINGS never come, nor anything else.
     let mute = upstream(|peer| while peer.next().is_some() {});
-    let proxy = Proxy::start_with(&config("timeout = \"400ms\"", &[mute, mute]), &["--workers", "1"], None);
+    let proxy = Proxy::start_with(&config("timeout = \"1s\"", &[mute, mute]), &["--workers", "1"], None);
     assert_eq!(as_http1(&proxy, "/0"), Status(504));
     assert_eq!(as_http2(&proxy, "/1"), Status(504));
 }

@@ -212,11 +212,14 @@ fn the_example_does_what_it_says() {
     let mut client = proxy.connect("edge");
     let statuses: Vec<u16> = (0..7).map(|_| client.get("/login").status).collect();
     assert_eq!(statuses, [200, 200, 200, 200, 200, 429, 429]);
-    let passed =
-        (0..120).filter(|_| client.ask("GET /api/x HTTP/1.1\r\nHost: a\r\nX-Api-Key: k\r\n\r\n").status == 200).count();
+    let begun = std::time::Instant::now();
+    let mut ask = || client.ask("GET /api/x HTTP/1.1\r\nHost: a\r\nX-Api-Key: k\r\n\r\n").status;
+    let passed = (0..1000).take_while(|_| ask() == 200).count();
     // A burst of a hundred, and what the minute's rate replenished meanwhile.
-    assert!((100..120).contains(&passed), "{passed}");
-    assert_eq!(client.get("/reports").status, 200);
+    let most = 101.0 + begun.elapsed().as_secs_f64() * 1000.0 / 60.0;
+    assert!(passed >= 100 && passed as f64 <= most, "{passed} of {most}");
+    // On a busy machine it may be shed for a while.
+    eventually("reports are served", || client.get("/reports").status == 200);
     assert_eq!(client.get("/healthz").text(), "ok");
 }
 

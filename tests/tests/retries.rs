@@ -237,10 +237,13 @@ fn a_retry_after_is_waited_for_and_a_long_one_passed_on() {
         let begun = Instant::now();
         let status = proxy.connect("edge").get("/").status;
         let denied = proxy.metric("onehop_route_retries_denied_total", "why=\"retry-after\"");
-        (status, begun.elapsed() >= Duration::from_secs(1), denied)
+        (status, denied, begun.elapsed())
     };
-    assert_eq!(again("1"), (200, true, 0.0));
-    assert_eq!(again("3600"), (503, false, 1.0));
+    let (status, denied, took) = again("1");
+    assert_eq!((status, denied), (200, 0.0));
+    assert!(took >= Duration::from_secs(1), "{took:?}");
+    let (status, denied, _) = again("3600");
+    assert_eq!((status, denied), (503, 1.0));
     assert_eq!(again("Sun, 06 Nov 1994 08:49:37 GMT").0, 200);
 }
 
@@ -285,7 +288,7 @@ fn a_routes_time_covers_all_attempts_together() {
     assert!(response.field("proxy-status").is_some_and(|status| status.contains("upstream-timeout")));
     assert!(noting.count() <= 3, "{} attempts", noting.count());
     // And a wait that would not leave time for another attempt is not begun.
-    let route = "name = \"r\"\ntimeout = \"2s\"\nretry = { on = [\"5xx\"], max_retry_after = \"1m\" }";
+    let route = "name = \"r\"\ntimeout = \"20s\"\nretry = { on = [\"5xx\"], max_retry_after = \"1m\" }";
     let busy = self::noting(|connection, _| answer(connection, 503, "Retry-After: 30\r\n"));
     let proxy = Proxy::start(&busy.origin.config("", route, ""));
     assert_eq!(proxy.connect("edge").get("/").status, 503);

@@ -155,7 +155,7 @@ fn the_wrong_protocol_is_told_at_once() {
     let (folder, authority) = (folder(), Authority::new("root"));
     files(&folder, "server", &authority, &Leaf::server(&["server.test"]));
     let origin = Origin::echo();
-    let text = config(&origin, "{ certificate = \"server.pem\", key = \"server.key\", handshake_timeout = \"500ms\" }")
+    let text = config(&origin, "{ certificate = \"server.pem\", key = \"server.key\", handshake_timeout = \"2s\" }")
         + "[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n";
     let proxy = start(&folder, &text);
     let response = Client::connect(proxy.address("edge")).get("/");

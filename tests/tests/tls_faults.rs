@@ -73,7 +73,7 @@ fn who_stops_or_babbles_in_a_handshake_is_let_go_with_a_reason() {
     let (folder, authority) = (folder(), Authority::new("root"));
     files(&folder, "server", &authority, &Leaf::server(&["server.test"]));
     let origin = Origin::echo();
-    let tls = "{ certificate = \"server.pem\", key = \"server.key\", handshake_timeout = \"400ms\" }";
+    let tls = "{ certificate = \"server.pem\", key = \"server.key\", handshake_timeout = \"3s\" }";
     let proxy = start(&folder, &config(&origin, tls));
     let address = proxy.address("edge");
     let hello = Tls::new(None).hello("server.test");
@@ -220,7 +220,7 @@ fn upstreams_that_are_none_are_given_up_with_a_reason() {
             &folder,
             &format!(
                 "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"web\"\nretry = {{ attempts = 0 }}\n\
-                 [[cluster]]\nname = \"web\"\nconnect_timeout = \"400ms\"\nendpoints = [\"{}\"]\ntls = {{ ca = \"ca.pem\" }}\n",
+                 [[cluster]]\nname = \"web\"\nconnect_timeout = \"3s\"\nendpoints = [\"{}\"]\ntls = {{ ca = \"ca.pem\" }}\n",
                 origin.address()
             ),
         );

@@ -157,15 +157,29 @@ impl Attempt<'_> {
     ///
     /// # Errors
     /// Before a byte of it went to the client.
-    pub async fn pass_on(
+    // A block instead of an `async fn`, which would keep the answer twice.
+    pub fn pass_on(
         &self,
         client: &mut Leg<'_>,
-        answer: Answer,
+        mut answer: Answer,
         ledger: &mut Ledger,
         outcome: &mut Outcome,
+    ) -> impl Future<Output = Result<(), Failure>> {
+        async move {
+            let passed = self.finish(client, &mut answer, ledger, outcome).await;
+            self.passed(passed, answer, ledger, outcome)
+        }
+    }
+
+    /// The books of what was passed on; the connection goes back, or on to the tunnel.
+    fn passed(
+        &self,
+        passed: Result<Passed, Failure>,
+        answer: Answer,
+        ledger: &Ledger,
+        outcome: &mut Outcome,
     ) -> Result<(), Failure> {
-        let Answer { mut lease, upload, response, replayed, is_call: _ } = answer;
-        let passed = self.finish(client, &mut lease, upload, &response, ledger, outcome, replayed).await;
+        let Answer { lease, response, .. } = answer;
         self.shard.give_response(response);
         let failed = match &passed {
             Ok(_) => outcome.fault.is_some_and(|fault| fault.side == Side::Upstream),
@@ -190,17 +204,15 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments, reason = "each is a different part of one exchange")]
     async fn finish(
         &self,
         client: &mut Leg<'_>,
-        lease: &mut Lease,
-        mut upload: Flow,
-        response: &Response,
+        answer: &mut Answer,
         ledger: &mut Ledger,
         outcome: &mut Outcome,
-        replayed: bool,
     ) -> Result<Passed, Failure> {
+        let Answer { lease, upload, response, replayed, is_call: _ } = answer;
+        let response = &**response;
         let head = &response.head;
         if head.status == 101 {
             let allowed = self
@@ -213,15 +225,14 @@ impl Attempt<'_> {
             }
         }
         lease.conn.leg().consume(response.end);
-        let uploading = !upload.is_done() && !replayed;
+        let uploading = !upload.is_done() && !*replayed;
         let close = !self.request.head.keep_alive || self.shard.is_draining() || uploading;
         let framed = forward::frame(self.request.head, head, close);
         outcome.status = head.status;
         outcome.started = true;
         outcome.tunnels = head.tunnels;
         outcome.keep = !framed.close && !head.tunnels;
-        let begun = self.begin_download(client, lease, response, &framed, ledger);
-        let mut download = match begun {
+        let mut download = match self.begin_download(client, lease, response, &framed, ledger) {
             Ok(download) => download,
             Err(fault) => {
                 outcome.fault = Some(fault);
@@ -231,7 +242,7 @@ impl Attempt<'_> {
         if let Err(broken) = download.prime(&mut lease.conn.leg()) {
             outcome.fault = Some(download_fault(broken, &lease.conn.leg(), client));
         } else {
-            outcome.fault = self.transfer(client, lease, &mut upload, &mut download, ledger).await.err();
+            outcome.fault = self.transfer(client, lease, upload, &mut download, ledger).await.err();
         }
         if let Some(fault) = outcome.fault.filter(|fault| fault.side == Side::Upstream && download.is_unsent()) {
             // The head waited for the body's first bytes, and there are none: the client can still be told.
@@ -250,8 +261,8 @@ impl Attempt<'_> {
         if let (Flow::Frames(pour), true, true) = (&mut download, left, upload.is_done() && head.keep_alive) {
             return Ok(Passed::Left(pour.rest(&mut lease.conn.leg())));
         }
-        self.shard.give_head(download.into_staged());
-        self.shard.give_head(upload.into_staged());
+        self.shard.give_head(download.take_staged());
+        self.shard.give_head(upload.take_staged());
         ledger.mark(Mark::ResponseWritten, ledger.latest());
         let Some(stream) = lease.conn.stream() else {
             return Ok(Passed::Whole { reusable: false });

@@ -39,6 +39,8 @@ const HALF_CLOSED_GRACE_NS: u64 = 1_000_000_000;
 /// How long a client that expects `100 Continue` is waited with before its body is read all the same: an upstream
 /// that ignores the expectation would otherwise wait for the body for ever (RFC 9110 10.1.1).
 const EXPECT_NS: u64 = 1_000_000_000;
+/// Answers up to so many bytes fit a small buffer, as a TLS record too.
+const SHORT: usize = Size::Small.bytes() - 64;
 /// Interim responses in front of a final one; more are an attack.
 pub(super) const MAX_INTERIM: usize = 16;
 
@@ -133,26 +135,7 @@ impl Attempt<'_> {
         ledger: &mut Ledger,
         outcome: &mut Outcome,
     ) -> Result<Answer, Failure> {
-        let asked = ledger.latest();
-        ledger.enter(State::UpstreamWait, asked);
-        let sought = Sought { due: Some(self.due), picked: Some(&self.picked), ..self.choice.sought(self.request) };
-        let leased = match upstream::begin(self.cluster, self.wanted, sought, avoid, asked) {
-            Ok(Begun::Leased(lease)) => Ok(lease),
-            Ok(Begun::Open(chosen)) => {
-                // Boxed, so that those who find a pooled connection do not carry its room about.
-                let rest = Box::pin(upstream::finish(self.cluster, self.wanted, sought, avoid, asked, chosen));
-                let Some(leased) = client.or_left(rest).await else {
-                    return Err(Failure::new(Fault::new(Side::Downstream, Step::Lease, Reason::ClientLeft)));
-                };
-                leased
-            }
-            Err(fault) => Err(fault),
-        };
-        // A pooled connection was not waited for.
-        let now = if leased.as_ref().is_ok_and(|lease| lease.reused) { asked } else { clock::now() };
-        ledger.enter(State::Hop, now);
-        ledger.mark(Mark::Leased, now);
-        let mut lease = leased.map_err(|fault| Failure { replayable: true, ..Failure::new(fault) })?;
+        let (mut lease, now) = self.lease(client, avoid, ledger).await?;
         let endpoint = lease.endpoint().clone();
         let core = self.shard.outfit.core;
         endpoint.endpoint.borrow().meters.core(core).requests.add(1);
@@ -172,68 +155,103 @@ impl Attempt<'_> {
         answered
     }
 
-    async fn send(
+    /// A connection, and when it was there. (For itself, so that what it goes through is not kept while an answer is waited for.)
+    async fn lease(
+        &self,
+        client: &mut Leg<'_>,
+        avoid: &mut Vec<usize>,
+        ledger: &mut Ledger,
+    ) -> Result<(Lease, Nanos), Failure> {
+        let asked = ledger.latest();
+        ledger.enter(State::UpstreamWait, asked);
+        let sought = Sought { due: Some(self.due), picked: Some(&self.picked), ..self.choice.sought(self.request) };
+        let leased = match upstream::begin(self.cluster, self.wanted, sought, avoid, asked) {
+            Ok(Begun::Leased(lease)) => Ok(lease),
+            Ok(Begun::Open(chosen)) => {
+                // Boxed, so that those who find a pooled connection do not carry its room about.
+                let rest = Box::pin(upstream::finish(self.cluster, self.wanted, sought, avoid, asked, chosen));
+                let Some(leased) = client.or_left(rest).await else {
+                    return Err(Failure::new(Fault::new(Side::Downstream, Step::Lease, Reason::ClientLeft)));
+                };
+                leased
+            }
+            Err(fault) => Err(fault),
+        };
+        // A pooled connection was not waited for.
+        let now = if leased.as_ref().is_ok_and(|lease| lease.reused) { asked } else { clock::now() };
+        ledger.enter(State::Hop, now);
+        ledger.mark(Mark::Leased, now);
+        let lease = leased.map_err(|fault| Failure { replayable: true, ..Failure::new(fault) })?;
+        Ok((lease, now))
+    }
+
+    // A block instead of an `async fn`, which would keep the lease twice.
+    fn send(
         &self,
         client: &mut Leg<'_>,
         mut lease: Lease,
         ledger: &mut Ledger,
         outcome: &mut Outcome,
-    ) -> Result<Answer, Failure> {
-        let mut upload = self.begin_upload(client, &mut lease)?;
-        let whole = self.is_whole(client, &lease);
-        if !self.request.head.expect_continue && !whole {
-            upload.prime(client).map_err(|broken| Failure::new(upload_fault(broken, client.timed_out())))?;
-        }
-        let now = ledger.latest();
-        let due = self.due;
-        lease.conn.leg().arm(due.min(clock::after(now, self.body_timeout())), Ends::Both);
-        let mut response = self.shard.take_response();
-        let replayed = whole && self.send_whole(client, &mut lease, &mut upload).await;
-        let mut interim = 0;
-        loop {
-            let heard = self.wait(client, &mut lease, &mut upload, ledger, &mut response, due).await;
-            let now = clock::now();
-            ledger.enter(State::Hop, now);
-            ledger.mark(Mark::FirstByte, now);
-            outcome.bytes_in = upload.bytes();
-            match heard {
-                Ok(Heard::Head) => {}
-                Ok(Heard::ClientLeft) => {
-                    let whole = (upload.is_done() && !self.tunnels()).then_some(self.request.head.method);
-                    leave::before_head(self.shard, self.cluster, lease, response, whole, self.limits());
-                    return Err(Failure::new(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft)));
-                }
-                Ok(Heard::End) => {
-                    let untaken = upload.bytes() == 0 && !upload.has_started();
-                    return Err(
-                        self.no_response(&mut lease, replayed || untaken || self.tape.is_some_and(Tape::is_kept))
-                    );
-                }
-                Err(failure) => {
-                    if failure.fault.reason == Reason::UpstreamBadResponse {
-                        lease.conn.refuse();
+    ) -> impl Future<Output = Result<Answer, Failure>> {
+        async move {
+            let mut upload = self.begin_upload(client, &mut lease)?;
+            let whole = self.is_whole(client, &lease);
+            if !self.request.head.expect_continue && !whole {
+                upload.prime(client).map_err(|broken| Failure::new(upload_fault(broken, client.timed_out())))?;
+            }
+            let now = ledger.latest();
+            let due = self.due;
+            lease.conn.leg().arm(due.min(clock::after(now, self.body_timeout())), Ends::Both);
+            let mut response = self.shard.take_response();
+            response.long = lease.endpoint().answers_long.get();
+            let replayed = whole && self.send_whole(client, &mut lease, &mut upload).await;
+            let mut interim = 0;
+            loop {
+                let heard = self.wait(client, &mut lease, &mut upload, ledger, &mut response, due).await;
+                let now = clock::now();
+                ledger.enter(State::Hop, now);
+                ledger.mark(Mark::FirstByte, now);
+                outcome.bytes_in = upload.bytes();
+                match heard {
+                    Ok(Heard::Head) => {}
+                    Ok(Heard::ClientLeft) => {
+                        let whole = (upload.is_done() && !self.tunnels()).then_some(self.request.head.method);
+                        leave::before_head(self.shard, self.cluster, lease, response, whole, self.limits());
+                        return Err(Failure::new(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft)));
                     }
-                    return Err(failure);
+                    Ok(Heard::End) => {
+                        let untaken = upload.bytes() == 0 && !upload.has_started();
+                        return Err(
+                            self.no_response(&mut lease, replayed || untaken || self.tape.is_some_and(Tape::is_kept))
+                        );
+                    }
+                    Err(failure) => {
+                        if failure.fault.reason == Reason::UpstreamBadResponse {
+                            lease.conn.refuse();
+                        }
+                        return Err(failure);
+                    }
                 }
+                if let Conn::Http1(pooled) = &lease.conn {
+                    response.parse(&pooled.stream, self.request)?;
+                    lease.endpoint().answers_long.set(pooled.stream.buffered().len() > SHORT);
+                }
+                if response.head.status >= 200 || response.head.status == 101 {
+                    break;
+                }
+                interim += 1;
+                if interim > MAX_INTERIM {
+                    return Err(Failure::new(bad_response()));
+                }
+                Box::pin(self.pass_interim(client, &mut lease, &mut response)).await?;
             }
-            if let Conn::Http1(pooled) = &lease.conn {
-                response.parse(&pooled.stream, self.request)?;
+            if let (true, BodyLength::Length(length)) = (replayed, self.request.head.body) {
+                // The request's body is no longer needed: the upstream has answered.
+                client.consume(length as usize);
+                outcome.bytes_in = length;
             }
-            if response.head.status >= 200 || response.head.status == 101 {
-                break;
-            }
-            interim += 1;
-            if interim > MAX_INTERIM {
-                return Err(Failure::new(bad_response()));
-            }
-            Box::pin(self.pass_interim(client, &mut lease, &mut response)).await?;
+            Ok(Answer { lease, upload, response, replayed, is_call: self.is_call(client) })
         }
-        if let (true, BodyLength::Length(length)) = (replayed, self.request.head.body) {
-            // The request's body is no longer needed: the upstream has answered.
-            client.consume(length as usize);
-            outcome.bytes_in = length;
-        }
-        Ok(Answer { lease, upload, response, replayed, is_call: self.is_call(client) })
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -406,7 +424,10 @@ impl Attempt<'_> {
                 if stream.buffered().len() > self.request.listener.http.head_bytes {
                     return Poll::Ready(Err(Failure::new(bad_response())));
                 }
-                match ready!(stream.poll_fill(cx, Size::Medium)) {
+                // An upstream may take its time: what waits for it is small, unless its answers are known not to fit.
+                let is_first = !response.long && stream.buffered().is_empty();
+                let size = if is_first { Size::Small } else { Size::Medium };
+                match ready!(stream.poll_fill(cx, size)) {
                     Ok(1..) => {}
                     _ => return Poll::Ready(Ok(Heard::End)),
                 }
@@ -472,29 +493,5 @@ impl Attempt<'_> {
                 return Poll::Pending;
             }
         }
-    }
-
-    /// The upstream ended without a response head.
-    fn no_response(&self, lease: &mut Lease, replayable: bool) -> Failure {
-        let leg = lease.conn.leg();
-        let timed_out = leg.timed_out();
-        let (reason, untouched) = match &leg {
-            Leg::Http2(channel) => channel.failure(),
-            _ if !leg.buffered().is_empty() => (Reason::UpstreamBadResponse, false),
-            _ if leg.failed() => (Reason::UpstreamReset, true),
-            _ => (Reason::UpstreamClosed, true),
-        };
-        // Nobody can have acted on it: another try costs nothing, whatever the method.
-        let refused = matches!(&leg, Leg::Http2(channel) if channel.is_untouched());
-        let config = self.cluster.cluster.borrow();
-        let meters = config.meters.core(self.shard.outfit.core);
-        if timed_out {
-            meters.timeouts.add(1);
-            return Failure::new(Fault::new(Side::Upstream, Step::Wait, Reason::UpstreamTimeout));
-        }
-        meters.resets.add(1);
-        let fault = Fault { retryable: refused && replayable, ..Fault::new(Side::Upstream, Step::Wait, reason) };
-        let left_out = fault.retryable && matches!(&leg, Leg::Http2(channel) if channel.is_left_out());
-        Failure { fault, stale: lease.reused && untouched, replayable, left_out }
     }
 }

@@ -137,7 +137,7 @@ impl Body {
         if self.is_flushed() { Poll::Ready(Ok(())) } else { self.flush(cx, from, to) }
     }
 
-    /// Hands the head out, to be written by the caller.
+    /// Hands the head's buffer out, to be written by the caller, or for reuse.
     pub fn take_staged(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.staged)
     }
@@ -145,11 +145,6 @@ impl Body {
     /// Everything was written by the caller.
     pub fn finish(&mut self) {
         self.left = Left::Nothing;
-    }
-
-    /// Takes the head's buffer back for reuse.
-    pub fn into_staged(self) -> Vec<u8> {
-        self.staged
     }
 
     /// Moves what it can; `Ready` at the end of the body, or when it breaks.

@@ -1,5 +1,6 @@
 //! An exchange whose client brought a deadline of its own (`grpc-timeout`).
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use onehop_meter::ledger::{Ledger, State};
@@ -28,8 +29,11 @@ pub async fn run_bounded(
     let Some(due) = request.deadline.filter(Deadline::is_call).map(|deadline| deadline.at) else {
         return run(shard, request, client, ledger, outcome).await;
     };
-    let exchange = run(shard, request, client, ledger, outcome);
-    let over = matches!(first(exchange, sleep_until(due.saturating_add(SLACK_NS))).await, Either::Right(()));
+    let over = {
+        // Pinned here: what is given to `first` by value is kept twice.
+        let exchange = pin!(run(shard, request, client, ledger, outcome));
+        matches!(first(exchange, sleep_until(due.saturating_add(SLACK_NS))).await, Either::Right(()))
+    };
     if over {
         if let Leg::Http2(channel) = client {
             outcome.started = channel.has_answered();

@@ -81,10 +81,10 @@ impl Flow {
         }
     }
 
-    /// Takes the head's buffer back for reuse.
-    pub fn into_staged(self) -> Vec<u8> {
+    /// Takes the head's buffer back for reuse, once nothing more is to be sent.
+    pub fn take_staged(&mut self) -> Vec<u8> {
         match self {
-            Flow::Wire(body) => body.into_staged(),
+            Flow::Wire(body) => body.take_staged(),
             Flow::Frames(_) => Vec::new(),
         }
     }

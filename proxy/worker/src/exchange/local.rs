@@ -161,7 +161,7 @@ impl Sending<'_> {
             Ok(()) => outcome.bytes_out = length,
             Err(broken) => outcome.fault = Some(download_fault(broken, &Leg::Nobody, client)),
         }
-        shard.give_head(flow.into_staged());
+        shard.give_head(flow.take_staged());
         ledger.mark(Mark::ResponseWritten, clock::now());
     }
 }

@@ -130,14 +130,14 @@ pub async fn run(
     ledger: &mut Ledger,
     outcome: &mut Outcome,
 ) {
-    let routed = match route(shard, request) {
+    // Taken apart at once: what has a name is kept to the end.
+    let Routed { route, mut changes, local } = match route(shard, request) {
         Ok(routed) => routed,
         Err(fault) => {
             outcome.fault = Some(fault);
             return;
         }
     };
-    let Routed { route, mut changes, local } = routed;
     outcome.route = Some(route.clone());
     let _held = match admission::admit(shard, request, &route, changes.as_deref_mut(), ledger.latest()) {
         Ok(held) => held,

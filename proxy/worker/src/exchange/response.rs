@@ -9,10 +9,11 @@ use onehop_net::{Stream, clock};
 use onehop_wire::http1::{HeadScanner, Limits, Method, Reject, ResponseHead};
 
 use super::Request;
-use super::attempt::Failure;
+use super::attempt::{Attempt, Failure};
 use super::body::Broken;
 use super::leg::Leg;
 use crate::fault::{Fault, Side, Step};
+use crate::upstream::Lease;
 
 /// The response head as it arrives.
 #[derive(Default)]
@@ -25,6 +26,8 @@ pub struct Response {
     pub scanner: HeadScanner,
     /// Its length, once it is whole.
     pub end: usize,
+    /// Its endpoint's answers are long: the first read of it takes more room than what waits for a short one.
+    pub long: bool,
     /// The client was told to go on with its body.
     pub continued: bool,
     /// The HTTP/2 stream ended with it.
@@ -116,4 +119,30 @@ pub fn server_timing(ledger: &Ledger) -> Vec<u8> {
     let account = ledger.finish(now);
     let ms = |ns: u64| ns as f64 / 1e6;
     format!("onehop;dur={:.3}, upstream;dur={:.3}", ms(account.hop_ns), ms(account.upstream_wait_ns)).into_bytes()
+}
+
+impl Attempt<'_> {
+    /// The upstream ended without a response head.
+    pub(super) fn no_response(&self, lease: &mut Lease, replayable: bool) -> Failure {
+        let leg = lease.conn.leg();
+        let timed_out = leg.timed_out();
+        let (reason, untouched) = match &leg {
+            Leg::Http2(channel) => channel.failure(),
+            _ if !leg.buffered().is_empty() => (Reason::UpstreamBadResponse, false),
+            _ if leg.failed() => (Reason::UpstreamReset, true),
+            _ => (Reason::UpstreamClosed, true),
+        };
+        // Nobody can have acted on it: another try costs nothing, whatever the method.
+        let refused = matches!(&leg, Leg::Http2(channel) if channel.is_untouched());
+        let config = self.cluster.cluster.borrow();
+        let meters = config.meters.core(self.shard.outfit.core);
+        if timed_out {
+            meters.timeouts.add(1);
+            return Failure::new(Fault::new(Side::Upstream, Step::Wait, Reason::UpstreamTimeout));
+        }
+        meters.resets.add(1);
+        let fault = Fault { retryable: refused && replayable, ..Fault::new(Side::Upstream, Step::Wait, reason) };
+        let left_out = fault.retryable && matches!(&leg, Leg::Http2(channel) if channel.is_left_out());
+        Failure { fault, stale: lease.reused && untouched, replayable, left_out }
+    }
 }

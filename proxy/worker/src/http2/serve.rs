@@ -16,7 +16,7 @@ use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::{Alarm, sleep_until};
 use onehop_net::h2::{Breach, Flood, Heard, Io};
 use onehop_net::stream::{Either, first};
-use onehop_plan::Listener;
+use onehop_plan::{HttpPolicy, Listener};
 
 use crate::connections::{Doing, Listed};
 use crate::http1::count_fault;
@@ -86,20 +86,10 @@ fn nanos(duration: Duration) -> u64 {
 /// Serves a connection that begins with the preface, until it ends.
 pub async fn serve(shard: &Rc<Shard>, stream: Stream, entry: &Listed<'_>, listener: Arc<Listener>, origin: Origin) {
     entry.doing.set(Doing::Reading);
-    let policy = listener.http.clone();
-    let (io, heard) = Io::new(stream, true, nanos(policy.body_idle_timeout));
-    let mut builder = h2::server::Builder::new();
-    builder
-        .max_concurrent_streams(policy.http2.max_streams)
-        .initial_window_size(policy.http2.window)
-        .initial_connection_window_size(policy.http2.whole_window())
-        .max_header_list_size(u32::try_from(policy.head_bytes).unwrap_or(u32::MAX))
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_concurrent_reset_streams(REMEMBERED_RESETS)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .enable_connect_protocol();
-    let due = clock::after(clock::now(), policy.header_timeout);
-    let connection = match first(builder.handshake::<_, Bytes>(io), sleep_until(due)).await {
+    let (io, heard) = Io::new(stream, true, nanos(listener.http.body_idle_timeout));
+    let due = clock::after(clock::now(), listener.http.header_timeout);
+    // Boxed for as long as it takes: the connection that comes of it is kept in this future, and that once.
+    let connection = match first(Box::pin(handshake(io, &listener.http)), sleep_until(due)).await {
         Either::Left(Ok(connection)) => connection,
         Either::Left(Err(_)) => return count_fault(shard, &listener, Reason::BadHttp2),
         Either::Right(()) => return count_fault(shard, &listener, Reason::HeaderTimeout),
@@ -112,30 +102,26 @@ pub async fn serve(shard: &Rc<Shard>, stream: Stream, entry: &Listed<'_>, listen
         open: Cell::new(0),
         waker: RefCell::new(None),
     });
-    let now = clock::now();
-    let age = policy.http2.max_age.map_or(u64::MAX, |age| drawn_age(nanos(age), shard.random()));
-    let mut life = Life {
-        client: &client,
-        entry,
-        connection,
-        heard: &heard,
-        ping: None,
-        alarm: Alarm::new(),
-        idle_ns: nanos(policy.idle_timeout),
-        idle_since: now,
-        ping_ns: policy.http2.ping_interval.map_or(u64::MAX, nanos),
-        seen: (heard.bytes(), now),
-        pinged: false,
-        leaves_at: now.saturating_add(age),
-        gone_at: Nanos::MAX,
-        going: false,
-        max_requests: policy.max_requests,
-    };
-    life.ping = life.connection.ping_pong();
+    let mut life = Life::new(&client, entry, connection, &heard);
     poll_fn(|cx| life.poll(cx)).await;
     if heard.stalled() {
         count_fault(shard, &client.listener(), Reason::WriteTimeout);
     }
+}
+
+/// What we allow a client, and the exchange of prefaces.
+fn handshake(io: Io, policy: &HttpPolicy) -> h2::server::Handshake<Io, Bytes> {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(policy.http2.max_streams)
+        .initial_window_size(policy.http2.window)
+        .initial_connection_window_size(policy.http2.whole_window())
+        .max_header_list_size(u32::try_from(policy.head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .enable_connect_protocol();
+    builder.handshake(io)
 }
 
 struct Life<'a> {
@@ -157,6 +143,39 @@ struct Life<'a> {
     gone_at: Nanos,
     going: bool,
     max_requests: u64,
+}
+
+impl<'a> Life<'a> {
+    fn new(
+        client: &'a Rc<Client>,
+        entry: &'a Listed<'a>,
+        connection: h2::server::Connection<Io, Bytes>,
+        heard: &'a Heard,
+    ) -> Life<'a> {
+        let listener = client.listener();
+        let policy = &listener.http;
+        let now = clock::now();
+        let age = policy.http2.max_age.map_or(u64::MAX, |age| drawn_age(nanos(age), client.shard.random()));
+        let mut life = Life {
+            client,
+            entry,
+            connection,
+            heard,
+            ping: None,
+            alarm: Alarm::new(),
+            idle_ns: nanos(policy.idle_timeout),
+            idle_since: now,
+            ping_ns: policy.http2.ping_interval.map_or(u64::MAX, nanos),
+            seen: (heard.bytes(), now),
+            pinged: false,
+            leaves_at: now.saturating_add(age),
+            gone_at: Nanos::MAX,
+            going: false,
+            max_requests: policy.max_requests,
+        };
+        life.ping = life.connection.ping_pong();
+        life
+    }
 }
 
 impl Life<'_> {

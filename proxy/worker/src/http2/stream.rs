@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use h2::Reason as Code;
 use onehop_meter::ledger::{Ledger, State, Step as Mark};
 use onehop_meter::names::Reason;
 use onehop_net::clock;
 use onehop_plan::Listener;
-use onehop_wire::http1::Method;
+use onehop_wire::http1::{Method, Reject, RequestHead};
 
 use super::lanes::Asked;
 use super::serve::Client;
@@ -19,6 +20,7 @@ use crate::exchange::deadline::Deadline;
 use crate::exchange::{self, Leg, Outcome, Request, changes};
 use crate::fault::{Fault, Step};
 use crate::http1::forward::Identity;
+use crate::shard::Shard;
 
 /// Serves one stream. (It is taken here, since what is given to an `async fn` stays in its future to the end.)
 pub async fn serve(client: &Rc<Client>, asked: &Cell<Option<Asked>>) {
@@ -26,15 +28,9 @@ pub async fn serve(client: &Rc<Client>, asked: &Cell<Option<Asked>>) {
     let shard = &client.shard;
     let listener = client.listener();
     let mut ledger = Ledger::new(clock::now());
-    let (parts, recv) = request.into_parts();
-    let ends = recv.is_end_stream();
-    let mut channel = Channel::server(recv, respond);
     let mut head = shard.take_request();
     let mut bytes = shard.take_head();
-    let key = tunnel::handshake_key(shard.random(), shard.random());
-    let limits = crate::http1::limits(&listener.http);
-    let read = message::request(&parts, ends, &key, &limits, &mut head, &mut bytes);
-    drop(parts);
+    let (mut channel, read) = begin(shard, &listener, request, respond, &mut head, &mut bytes);
     ledger.mark(Mark::HeadComplete, clock::now());
     match read {
         Err(reject) => {
@@ -65,6 +61,24 @@ pub async fn serve(client: &Rc<Client>, asked: &Cell<Option<Asked>>) {
     shard.give_request(head);
 }
 
+/// The stream as a leg, and its head read. (Not in the future, which would keep the parts of the request to its end.)
+fn begin(
+    shard: &Shard,
+    listener: &Listener,
+    request: http::Request<h2::RecvStream>,
+    respond: h2::server::SendResponse<Bytes>,
+    head: &mut RequestHead,
+    bytes: &mut Vec<u8>,
+) -> (Channel, Result<(), Reject>) {
+    let (parts, recv) = request.into_parts();
+    let ends = recv.is_end_stream();
+    let channel = Channel::server(recv, respond);
+    let key = tunnel::handshake_key(shard.random(), shard.random());
+    let limits = crate::http1::limits(&listener.http);
+    let read = message::request(&parts, ends, &key, &limits, head, bytes);
+    (channel, read)
+}
+
 async fn conclude(
     client: &Client,
     listener: &Arc<Listener>,
@@ -81,7 +95,7 @@ async fn conclude(
         let idle = listener.tcp.as_ref().map_or(std::time::Duration::from_secs(3600), |tcp| tcp.idle_timeout);
         ledger.enter(State::UpstreamWait, clock::now());
         let limits = crate::http1::limits(&listener.http);
-        let (up, down) = tunnel::relay(&mut Leg::Http2(channel), &mut lease.conn.leg(), limits, idle).await;
+        let (up, down) = Box::pin(tunnel::relay(&mut Leg::Http2(channel), &mut lease.conn.leg(), limits, idle)).await;
         outcome.bytes_in += up;
         outcome.bytes_out += down;
         ledger.enter(State::Hop, clock::now());

@@ -48,6 +48,8 @@ pub struct EndpointState {
     pub active: Cell<u32>,
     /// Open connections, busy and idle.
     pub connections: Cell<u32>,
+    /// Whether the last answer over HTTP/1 was longer than a small buffer.
+    pub answers_long: Cell<bool>,
     /// Latency as this core sees it.
     pub latency: Cell<Ewma>,
     /// No longer configured: what is given back is closed.
@@ -143,6 +145,7 @@ impl ClusterState {
                     spoken: Cell::default(),
                     active: Cell::new(0),
                     connections: Cell::new(0),
+                    answers_long: Cell::new(false),
                     latency: Cell::default(),
                     retired: Cell::new(false),
                 }),

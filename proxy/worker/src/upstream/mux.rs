@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -289,22 +289,7 @@ pub(super) async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>,
     };
     let http2 = cluster.cluster.borrow().http2.clone();
     let (io, heard) = Io::new(stream, false, WRITE_IDLE_NS);
-    let mut builder = h2::client::Builder::new();
-    builder
-        .enable_push(false)
-        .initial_window_size(http2.window)
-        .initial_connection_window_size(http2.whole_window())
-        .max_header_list_size(MAX_HEADER_LIST)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_concurrent_reset_streams(REMEMBERED_RESETS)
-        .reset_stream_duration(REMEMBERED_FOR)
-        // `h2` counts them over a connection's whole life, and clients that give up cause them: one such client could end
-        // the connection that all others share.
-        .max_local_error_reset_streams(None)
-        .initial_max_send_streams(http2.max_streams as usize);
-    // It waits for nothing of the upstream's: requests may follow the preface at once (RFC 9113 3.4).
-    let shaken = builder.handshake::<_, Bytes>(io).await;
-    let Ok((sender, connection)) = shaken else {
+    let Ok((sender, mut connection)) = Box::pin(handshake(io, &http2)).await else {
         cluster.closed(&endpoint, 1);
         let fault = Fault::retryable(
             crate::fault::Side::Upstream,
@@ -331,7 +316,8 @@ pub(super) async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>,
         muxes.list.borrow_mut().push(mux);
     }
     muxes.tell_all(Ok(()));
-    drive(connection, &heard, &http2, &weak).await;
+    drive(&mut connection, &heard, &http2, &weak).await;
+    drop(connection);
     if let Some(mux) = weak.upgrade() {
         mux.closed.set(true);
         mux.settle();
@@ -342,14 +328,33 @@ pub(super) async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>,
     muxes.tell_all(Ok(()));
 }
 
+/// What we ask of an upstream, and the preface.
+async fn handshake(io: Io, http2: &Http2) -> Result<(SendRequest<Bytes>, Connection<Io, Bytes>), h2::Error> {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(http2.window)
+        .initial_connection_window_size(http2.whole_window())
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .reset_stream_duration(REMEMBERED_FOR)
+        // `h2` counts them over a connection's whole life, and clients that give up cause them: one such client could end
+        // the connection that all others share.
+        .max_local_error_reset_streams(None)
+        .initial_max_send_streams(http2.max_streams as usize);
+    // It waits for nothing of the upstream's: requests may follow the preface at once (RFC 9113 3.4).
+    builder.handshake(io).await
+}
+
 /// Polls the connection; an upstream that floods us is left, one that is silent is asked whether it lives.
-async fn drive(mut connection: Connection<Io, Bytes>, heard: &Heard, http2: &Http2, mux: &Weak<Mux>) {
+async fn drive(connection: &mut Connection<Io, Bytes>, heard: &Heard, http2: &Http2, mux: &Weak<Mux>) {
     let ping_ns = http2.ping_interval.map_or(u64::MAX, nanos);
     let mut ping = connection.ping_pong();
     let alarm = Alarm::new();
     let mut seen = (heard.bytes(), clock::now());
     let mut pinged = false;
-    let mut connection = pin!(connection);
+    let mut connection = Pin::new(connection);
     let mut settled = false;
     poll_fn(|cx| {
         if connection.as_mut().poll(cx).is_ready() || heard.take_breach().is_some() {

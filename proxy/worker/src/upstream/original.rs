@@ -60,6 +60,7 @@ impl ClusterState {
             spoken: Cell::default(),
             active: Cell::new(0),
             connections: Cell::new(0),
+            answers_long: Cell::new(false),
             latency: Cell::default(),
             retired: Cell::new(false),
         });

@@ -116,7 +116,16 @@ fn named(known: Known, name: &[u8]) -> Option<HeaderName> {
         Known::ContentType => header::CONTENT_TYPE,
         Known::ContentLength => header::CONTENT_LENGTH,
         Known::Authorization => header::AUTHORIZATION,
-        _ => return HeaderName::from_bytes(name).ok(),
+        _ => match name {
+            // As clients of HTTP/2 spell them, in nearly every request.
+            b"accept" => header::ACCEPT,
+            b"user-agent" => header::USER_AGENT,
+            b"accept-encoding" => header::ACCEPT_ENCODING,
+            b"accept-language" => header::ACCEPT_LANGUAGE,
+            b"cache-control" => header::CACHE_CONTROL,
+            b"te" => header::TE,
+            _ => return HeaderName::from_bytes(name).ok(),
+        },
     })
 }
 
@@ -156,6 +165,11 @@ mod tests {
             "content-type",
             "content-length",
             "authorization",
+            "accept",
+            "user-agent",
+            "accept-encoding",
+            "accept-language",
+            "cache-control",
             "x-other",
             "te",
         ];

@@ -16,7 +16,7 @@ use onehop_plan::model::Labels;
 
 use super::mux::{self, Ride};
 use super::open::open;
-use super::pick::pick;
+use super::pick::{Chosen, choose};
 use super::pool::Pooled;
 use super::{ClusterState, EndpointState, nanos};
 use crate::exchange::Leg;
@@ -135,7 +135,7 @@ struct Account {
 }
 
 /// A place at an endpoint, counted over all cores.
-pub struct Place(Arc<Gate>);
+pub struct Place(pub(super) Arc<Gate>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -206,7 +206,7 @@ impl Lease {
 
 /// What a lease began with.
 pub enum Begun {
-    /// A pooled connection: nothing had to be waited for.
+    /// A pooled connection, or a stream of a shared one: nothing had to be waited for.
     Leased(Lease),
     /// It takes [`finish`] to go on with this endpoint, or to find one.
     Open(Option<Chosen>),
@@ -247,8 +247,11 @@ pub fn begin(
     let Some((index, endpoint, place)) = choose(cluster, sought, avoid, &mut Vec::new(), now)? else {
         return Ok(Begun::Open(None));
     };
-    let is_plain = !cluster.shares(&endpoint, wanted);
-    Ok(match if is_plain { reuse(cluster, &endpoint, wanted, place, now) } else { Err(place) } {
+    let begun = match cluster.shares(&endpoint, wanted) {
+        true => share_now(cluster, &endpoint, place),
+        false => reuse(cluster, &endpoint, wanted, place, now),
+    };
+    Ok(match begun {
         Ok(lease) => {
             sought.picked.inspect(|picked| picked.set(index));
             Begun::Leased(lease)
@@ -328,33 +331,6 @@ pub async fn finish(
         let waits = cluster.wait_in_line(sought.within(config.connect_timeout), None).await;
         waits.map_err(|fault| sought.late(fault))?;
         waited = true;
-    }
-}
-
-/// An endpoint by its index, and the place there where those are limited.
-type Chosen = (usize, Rc<EndpointState>, Option<Place>);
-
-/// An endpoint, and a place there where those are limited. `Ok(None)`: there are endpoints, but all are full.
-fn choose(
-    cluster: &ClusterState,
-    sought: Sought<'_>,
-    avoid: &[usize],
-    full: &mut Vec<usize>,
-    now: Nanos,
-) -> Result<Option<Chosen>, Fault> {
-    let limit = cluster.cluster.borrow().policy.endpoint_requests;
-    loop {
-        let Some(index) = pick(cluster, sought, avoid, full, now) else {
-            let nobody = Fault::new(Side::Proxy, Step::Lease, Reason::NoEndpoint);
-            return if full.is_empty() { Err(nobody) } else { Ok(None) };
-        };
-        let endpoint = cluster.endpoints.borrow()[index].clone();
-        let Some(limit) = limit else { return Ok(Some((index, endpoint, None))) };
-        let gate = endpoint.endpoint.borrow().gate.clone();
-        if gate.enter(limit) {
-            return Ok(Some((index, endpoint, Some(Place(gate)))));
-        }
-        full.push(index);
     }
 }
 
@@ -476,11 +452,27 @@ async fn share_http2(
             made
         }))
     };
-    let Some((ride, channel, reused)) = mux::ride(cluster, endpoint, due, overflow, connect).await? else {
-        return Ok(Shared::No(account.place.take()));
-    };
-    if reused {
-        cluster.cluster.borrow().meters.core(cluster.core).pool_hits.add(1);
+    Ok(match mux::ride(cluster, endpoint, due, overflow, connect).await? {
+        Some(taken) => Shared::Yes(shared(account, taken)),
+        None => Shared::No(account.place.take()),
+    })
+}
+
+/// A stream on a connection that is there and has room, or the place back.
+fn share_now(
+    cluster: &Rc<ClusterState>,
+    endpoint: &Rc<EndpointState>,
+    place: Option<Place>,
+) -> Result<Lease, Option<Place>> {
+    match endpoint.muxes.take(endpoint) {
+        Some(taken) => Ok(shared(Account::new(cluster, endpoint, place), taken)),
+        None => Err(place),
     }
-    Ok(Shared::Yes(Lease { conn: Conn::Http2(Box::new(channel)), reused, account, ride: Some(ride) }))
+}
+
+fn shared(account: Account, (ride, channel, reused): mux::Taken) -> Lease {
+    if reused {
+        account.cluster.cluster.borrow().meters.core(account.cluster.core).pool_hits.add(1);
+    }
+    Lease { conn: Conn::Http2(Box::new(channel)), reused, account, ride: Some(ride) }
 }

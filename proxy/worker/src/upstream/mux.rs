@@ -133,6 +133,9 @@ impl Ride {
     }
 }
 
+/// A place, the stream there, and whether its connection has served before.
+pub(super) type Taken = (Ride, Channel, bool);
+
 /// Someone who waits for a place.
 struct Waiter {
     waker: RefCell<Option<Waker>>,
@@ -149,7 +152,7 @@ pub struct Muxes {
 
 impl Muxes {
     /// A stream on a connection that has room. The fullest but one is not sought: the first keeps the others idle.
-    fn take(&self, endpoint: &Rc<EndpointState>) -> Option<(Ride, Channel, bool)> {
+    pub(super) fn take(&self, endpoint: &Rc<EndpointState>) -> Option<Taken> {
         let mut list = self.list.borrow_mut();
         list.retain(|mux| !mux.closed.get());
         let mux = list.iter().find(|mux| mux.has_room())?.clone();
@@ -239,7 +242,7 @@ pub async fn ride(
     due: Nanos,
     overflow: Fault,
     connect: impl Fn() -> Option<Made>,
-) -> Result<Option<(Ride, Channel, bool)>, Fault> {
+) -> Result<Option<Taken>, Fault> {
     let muxes = &endpoint.muxes;
     loop {
         if !cluster.shares(endpoint, Wanted::Any) {

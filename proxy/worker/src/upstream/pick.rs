@@ -1,23 +1,47 @@
-//! Choosing an endpoint: the one that a client sticks to, one in another zone after a failure, or the balancer's.
+//! Choosing an endpoint, and taking a place there: the one that a client sticks to, one in another zone after a failure, or the balancer's.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
+use onehop_meter::names::Reason;
 use onehop_net::clock::Nanos;
 use onehop_plan::Cluster;
 use onehop_plan::balance::Ask;
 use onehop_plan::model::Labels;
 
-use super::ClusterState;
-use super::lease::Sought;
+use super::lease::{Place, Sought};
+use super::{ClusterState, EndpointState};
+use crate::fault::{Fault, Side, Step};
 
-/// The index of an endpoint that is neither avoided, if that can be, nor full.
-pub(super) fn pick(
+/// An endpoint by its index, and the place there where those are limited.
+pub(super) type Chosen = (usize, Rc<EndpointState>, Option<Place>);
+
+/// An endpoint, and a place there where those are limited. `Ok(None)`: there are endpoints, but all are full.
+pub(super) fn choose(
     cluster: &ClusterState,
     sought: Sought<'_>,
     avoid: &[usize],
-    full: &[usize],
+    full: &mut Vec<usize>,
     now: Nanos,
-) -> Option<usize> {
+) -> Result<Option<Chosen>, Fault> {
+    let limit = cluster.cluster.borrow().policy.endpoint_requests;
+    loop {
+        let Some(index) = pick(cluster, sought, avoid, full, now) else {
+            let nobody = Fault::new(Side::Proxy, Step::Lease, Reason::NoEndpoint);
+            return if full.is_empty() { Err(nobody) } else { Ok(None) };
+        };
+        let endpoint = cluster.endpoints.borrow()[index].clone();
+        let Some(limit) = limit else { return Ok(Some((index, endpoint, None))) };
+        let gate = endpoint.endpoint.borrow().gate.clone();
+        if gate.enter(limit) {
+            return Ok(Some((index, endpoint, Some(Place(gate)))));
+        }
+        full.push(index);
+    }
+}
+
+/// The index of an endpoint that is neither avoided, if that can be, nor full.
+fn pick(cluster: &ClusterState, sought: Sought<'_>, avoid: &[usize], full: &[usize], now: Nanos) -> Option<usize> {
     let config = cluster.cluster.borrow();
     let endpoints = cluster.endpoints.borrow();
     if let Some(stuck) = sought.stuck.filter(|stuck| !avoid.contains(stuck) && !full.contains(stuck))

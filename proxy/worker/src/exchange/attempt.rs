@@ -1,7 +1,7 @@
 //! One try of a request at one endpoint: lease a connection, send, wait for the response. The request's body moves
 //! while the response is waited for, since an upstream may answer before it has read the whole request.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,14 +16,13 @@ use onehop_net::deadline::Ends;
 use onehop_plan::Route;
 use onehop_wire::http1::{BodyLength, Edits, Limits, encode_request};
 
-use super::body::{Body, Broken, Framing};
+use super::body::Broken;
 use super::changes::Changes;
 use super::choice::Choice;
 use super::flow::Flow;
 use super::leave;
 use super::leg::Leg;
 use super::pour::Pour;
-use super::reader::Reader;
 use super::response::{Response, bad_response, upload_fault};
 use super::tape::Tape;
 use super::{Outcome, Request};
@@ -56,8 +55,9 @@ pub struct Attempt<'a> {
     pub cluster: &'a Rc<ClusterState>,
     /// What kind of connection it may ride on.
     pub wanted: Wanted,
-    /// The request's body, where it is kept to be sent again; once all of it is, the client's leg is not read.
-    pub tape: Option<&'a Tape>,
+    /// Where the request's body is kept to be sent again; once all of it is, the client's leg is not read. An empty cell is
+    /// filled when the try goes to an HTTP/2 upstream.
+    pub tape: Option<&'a OnceCell<Tape>>,
     /// When it is over: its own time, the route's for all attempts, or the client's.
     pub due: Nanos,
     /// How long it waits for the response's head from the request's end, if that comes while it is under way.
@@ -82,13 +82,14 @@ pub struct Failure {
     pub stale: bool,
     /// The request can be sent again: all of it is still here.
     pub replayable: bool,
-    /// Its connection's GOAWAY left it out: an end in order, after which it is to be sent on another one.
-    pub left_out: bool,
+    /// How often a request to which this happened may be sent again beside its retries: its connection's GOAWAY left it
+    /// out, or its stream was refused.
+    pub free: u32,
 }
 
 impl Failure {
     pub(super) fn new(fault: Fault) -> Failure {
-        Failure { fault, stale: false, replayable: false, left_out: false }
+        Failure { fault, stale: false, replayable: false, free: 0 }
     }
 }
 
@@ -222,7 +223,7 @@ impl Attempt<'_> {
                     Ok(Heard::End) => {
                         let untaken = upload.bytes() == 0 && !upload.has_started();
                         return Err(
-                            self.no_response(&mut lease, replayed || untaken || self.tape.is_some_and(Tape::is_kept))
+                            self.no_response(&mut lease, replayed || untaken || self.tape().is_some_and(Tape::is_kept))
                         );
                     }
                     Err(failure) => {
@@ -245,6 +246,7 @@ impl Attempt<'_> {
                 }
                 Box::pin(self.pass_interim(client, &mut lease, &mut response)).await?;
             }
+            self.let_go();
             if let (true, BodyLength::Length(length)) = (replayed, self.request.head.body) {
                 // The request's body is no longer needed: the upstream has answered.
                 client.consume(length as usize);
@@ -279,6 +281,7 @@ impl Attempt<'_> {
             }
             Conn::Http2(channel) => {
                 let web = self.web();
+                self.keep(client);
                 let reader = self.reader(client);
                 let reader = match web {
                     Some(web) => Translated::request(web, reader),
@@ -307,35 +310,6 @@ impl Attempt<'_> {
         if self.route.grpc_web { Web::of(self.request.head, self.request.bytes) } else { None }
     }
 
-    fn wire(&self, client: &Leg<'_>, head: Vec<u8>) -> Body {
-        let body = self.request.head.body;
-        if self.tape.is_none() && matches!(client, Leg::Http1(_)) {
-            return Body::new(body, Framing::Verbatim, head, self.limits(), self.route.max_body);
-        }
-        let framing = if body == BodyLength::Chunked { Framing::Chunked } else { Framing::Verbatim };
-        Body::of_frames(self.reader(client), framing, head, self.limits(), self.route.max_body)
-    }
-
-    /// Where the request's body comes from.
-    fn reader(&self, client: &Leg<'_>) -> Reader {
-        let body = self.request.head.body;
-        match (self.tape, client) {
-            (Some(tape), _) => Reader::kept(tape.play()),
-            (None, Leg::Http2(_)) => Reader::http2(body == BodyLength::None, self.limits()),
-            (None, _) => Reader::http1(body, self.limits()),
-        }
-    }
-
-    /// Whether the whole body is at hand, so that it can be sent again if need be.
-    fn is_whole(&self, client: &Leg<'_>, lease: &Lease) -> bool {
-        match (self.request.head.body, client, &lease.conn) {
-            (BodyLength::Length(length), Leg::Http1(stream), Conn::Http1(_)) => {
-                self.tape.is_none() && !self.request.head.expect_continue && length <= stream.buffered().len() as u64
-            }
-            _ => false,
-        }
-    }
-
     /// Sends head and body in one write, keeping the body in the client's buffer until the upstream has answered.
     async fn send_whole(&self, client: &Leg<'_>, lease: &mut Lease, upload: &mut Flow) -> bool {
         let (BodyLength::Length(length), Flow::Wire(upload), Some(upstream)) =
@@ -362,7 +336,7 @@ impl Attempt<'_> {
         due: Nanos,
     ) -> Result<Heard, Failure> {
         // Once a part of the body is here, the client has been told to go on, or did not wait to be.
-        let told = response.continued || self.tape.is_some_and(Tape::has_begun);
+        let told = response.continued || self.tape().is_some_and(Tape::has_begun);
         let mut expecting = self.request.head.expect_continue && !told;
         let mut marked = false;
         let mut sink_broken = false;
@@ -460,7 +434,7 @@ impl Attempt<'_> {
 
     /// A time-out counts from the request's end, if that has come only now.
     fn due_once_sent(&self, due: Nanos) -> Nanos {
-        let ended = self.tape.map(Tape::ended_at).filter(|at| *at != 0).unwrap_or_else(clock::now);
+        let ended = self.tape().map(Tape::ended_at).filter(|at| *at != 0).unwrap_or_else(clock::now);
         let later = self.patience.map_or(Nanos::MAX, |patience| clock::after(ended, patience)).max(due);
         later.min(self.request.deadline.map_or(Nanos::MAX, |deadline| deadline.at))
     }

@@ -25,7 +25,7 @@ impl Attempt<'_> {
     ) -> Result<(), Failure> {
         response.continued |= response.head.status == 100;
         // HTTP/1.0 knows no interim responses (RFC 9110 15.2); 100 goes only to who asked for it.
-        let expected = self.request.head.expect_continue && !self.tape.is_some_and(Tape::has_begun);
+        let expected = self.request.head.expect_continue && !self.tape().is_some_and(Tape::has_begun);
         let wanted = response.head.status != 100 || expected;
         let (head, bytes) = (&response.head, &response.bytes);
         let framed = forward::Framed { close: false, framing: Framing::Verbatim };

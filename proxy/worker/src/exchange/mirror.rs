@@ -2,7 +2,7 @@
 //! own, which waits until the caller's body is here, and whose answer is read and thrown away. They are bounded in
 //! number and in bytes; what is beyond the bounds is dropped and counted.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -124,6 +124,7 @@ impl Copy {
         let choice = Choice::new(&request, &mirror.cluster, &self.cluster);
         let now = clock::now();
         let patience = self.route.timeout.unwrap_or(PATIENCE);
+        let tape = self.tape.clone().map_or_else(OnceCell::new, OnceCell::from);
         let attempt = Attempt {
             shard: &self.shard,
             request: &request,
@@ -131,7 +132,7 @@ impl Copy {
             cluster: &self.cluster,
             // Nobody repeats it.
             wanted: Wanted::Fresh,
-            tape: self.tape.as_ref(),
+            tape: Some(&tape),
             due: clock::after(now, patience),
             patience: None,
             changes: self.changes.as_deref(),

@@ -25,12 +25,13 @@ mod retry_after;
 pub mod routing;
 pub mod tape;
 mod tunnel;
+mod upload;
 
 pub use bounded::run_bounded;
 pub use leg::Leg;
 pub use response::Response;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -50,6 +51,9 @@ use routing::{Routed, route};
 
 /// Connections by whose GOAWAY a request may be left out, beside its retries; an upstream with no other answer is broken.
 const MAX_LEFT_OUT: u32 = 8;
+/// Refusals of its stream after which a request is sent again beside its retries. A peer whose limit of streams was not known
+/// yet refuses once; one that goes on has too much to do, and the budget of retries is to spare it.
+const MAX_REFUSED: u32 = 2;
 
 /// The request as its exchange sees it: alive and unchanged until the last attempt has ended.
 pub struct Request<'a> {
@@ -278,6 +282,7 @@ async fn attempts(
     let mut avoid = Vec::new();
     let mut repeated = false;
     let mut left_out = 0;
+    let tape = OnceCell::new();
     // This request's place in the retry budget, from its first retry to its end.
     let mut place = None;
     // One time-out for all attempts together, as in Envoy.
@@ -291,7 +296,7 @@ async fn attempts(
             route,
             cluster,
             wanted,
-            tape: None,
+            tape: Some(&tape),
             due,
             patience: route.timeout,
             changes,
@@ -304,7 +309,7 @@ async fn attempts(
             return;
         };
         // Neither counted nor in the budget: an upstream whose connections end in order is in no trouble.
-        let again = failure.left_out && route.retry.on_connect_failure && left_out < MAX_LEFT_OUT;
+        let again = left_out < failure.free && route.retry.on_connect_failure;
         left_out += u32::from(again);
         let may_connect = route.retry.on_connect_failure && outcome.attempts - left_out <= route.retry.attempts;
         let connect_retry = failure.fault.retryable && may_connect && !again;

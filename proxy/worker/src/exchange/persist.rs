@@ -2,7 +2,7 @@
 //! wait, each within its time. Routes with no more than the defaults do not come here.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ struct Standing {
     repeatable: bool,
     /// The one retry on a connection that died as it was reused has been made.
     repeated: bool,
-    /// Connections whose GOAWAY left it out.
+    /// Connections whose GOAWAY left it out, or that refused its stream.
     left_out: u32,
     wanted: Wanted,
 }
@@ -79,6 +79,8 @@ impl Course<'_> {
     pub async fn run(&self, client: &mut Leg<'_>, ledger: &mut Ledger, outcome: &mut Outcome) {
         let kept = Stops(self.tape(client));
         let tape = kept.0.as_ref();
+        // Even where the policy keeps nothing, a body is, as long as it can be refused.
+        let cell = kept.0.clone().map_or_else(OnceCell::new, OnceCell::from);
         if let Some(mirror) = self.policy.and_then(|policy| policy.mirror.as_ref()) {
             mirror::send(self, mirror, tape);
         }
@@ -104,11 +106,11 @@ impl Course<'_> {
         let mut place = None;
         loop {
             outcome.attempts += 1;
-            let attempt = self.attempt(&standing, tape, outcome, ledger.latest(), outcome.attempts);
+            let attempt = self.attempt(&standing, &cell, outcome, ledger.latest(), outcome.attempts);
             let asked = match self.hedge(repeatable, whole) {
                 None => attempt.ask(client, &mut avoid, ledger, outcome).await,
                 Some(hedge) => {
-                    let second = self.attempt(&standing, tape, outcome, ledger.latest(), outcome.attempts + 1);
+                    let second = self.attempt(&standing, &cell, outcome, ledger.latest(), outcome.attempts + 1);
                     let both = (&attempt, &second);
                     Box::pin(self.hedged(hedge, both, client, &mut avoid, ledger, outcome)).await
                 }
@@ -177,7 +179,7 @@ impl Course<'_> {
     fn attempt<'x>(
         &'x self,
         standing: &Standing,
-        tape: Option<&'x Tape>,
+        tape: &'x OnceCell<Tape>,
         outcome: &Outcome,
         now: Nanos,
         number: u32,
@@ -190,8 +192,8 @@ impl Course<'_> {
             route: self.route,
             cluster: self.cluster,
             wanted: standing.wanted,
-            tape,
-            due: self.due(standing, tape).min(one.map_or(Nanos::MAX, |one| clock::after(now, one))),
+            tape: Some(tape),
+            due: self.due(standing, tape.get()).min(one.map_or(Nanos::MAX, |one| clock::after(now, one))),
             patience,
             changes: self.changes,
             choice: self.choice,
@@ -220,7 +222,7 @@ impl Course<'_> {
             Some(tape) => tape.is_kept(),
             None => matches!(self.request.head.body, BodyLength::None | BodyLength::Length(0)) || self.is_unread(asked),
         };
-        if asked.as_ref().is_err_and(|failure| failure.left_out) && standing.left_out < super::MAX_LEFT_OUT {
+        if asked.as_ref().is_err_and(|failure| standing.left_out < failure.free) {
             standing.left_out += 1;
             return Ok(None);
         }

@@ -142,7 +142,11 @@ impl Attempt<'_> {
         }
         meters.resets.add(1);
         let fault = Fault { retryable: refused && replayable, ..Fault::new(Side::Upstream, Step::Wait, reason) };
-        let left_out = fault.retryable && matches!(&leg, Leg::Http2(channel) if channel.is_left_out());
-        Failure { fault, stale: lease.reused && untouched, replayable, left_out }
+        let free = match &leg {
+            Leg::Http2(channel) if fault.retryable && channel.is_left_out() => super::MAX_LEFT_OUT,
+            Leg::Http2(channel) if fault.retryable && channel.is_refused() => super::MAX_REFUSED,
+            _ => 0,
+        };
+        Failure { fault, stale: lease.reused && untouched, replayable, free }
     }
 }

@@ -14,6 +14,13 @@ use super::body::Broken;
 use super::leg::Leg;
 use super::reader::{Next, Reader};
 
+/// Chunks of an HTTP/2 client that are shorter are copied: each would else hold the whole buffer that it was read into.
+const COPIED: usize = 4096;
+/// A tape holds no more chunks than this and one for each so many bytes of its bound, since each costs memory beside its
+/// bytes: a body of single bytes outgrows it early.
+const MIN_CHUNKS: usize = 16;
+const BYTES_A_CHUNK: usize = 64;
+
 /// How the body has ended.
 #[derive(Clone)]
 enum End {
@@ -32,6 +39,10 @@ struct State {
     bound: usize,
     /// More came than is kept.
     outgrown: bool,
+    /// It is kept only until the upstream has begun to answer.
+    passing: bool,
+    /// Chunks that the latest attempt has played.
+    played: usize,
     end: End,
     ended_at: Nanos,
     waiting: Option<Waker>,
@@ -52,11 +63,31 @@ impl Tape {
             size: 0,
             bound,
             outgrown: false,
+            passing: false,
+            played: 0,
             end: if whole { End::Whole(None) } else { End::Open },
             ended_at: 0,
             waiting: None,
             limits,
         })))
+    }
+
+    /// One that a single attempt plays at a time, until [`Tape::answered`].
+    pub fn passing(source: Reader, bound: usize, limits: Limits) -> Tape {
+        let tape = Tape::new(source, bound, limits);
+        tape.0.borrow_mut().passing = true;
+        tape
+    }
+
+    /// The upstream has begun to answer: a passing body is not played again. What was played is let go, the rest as it is
+    /// played.
+    pub fn answered(&self) {
+        let mut state = self.0.borrow_mut();
+        if state.passing {
+            state.outgrown = true;
+            let played = state.played;
+            state.chunks[..played].fill(Bytes::new());
+        }
     }
 
     /// Whether all that has come is here, so that another attempt can begin.
@@ -117,12 +148,12 @@ impl Tape {
     pub fn poll_collect(&self, cx: &mut Context<'_>, leg: &mut Leg<'_>) -> Poll<Result<bool, Broken>> {
         loop {
             let mut state = self.0.borrow_mut();
-            if !matches!(state.end, End::Open) || state.size > state.bound {
-                return Poll::Ready(Ok(state.size <= state.bound));
+            if !matches!(state.end, End::Open) || state.is_full() {
+                return Poll::Ready(Ok(!state.is_full()));
             }
             if let Some(chunk) = ready!(state.pull(cx, leg))? {
                 state.size += chunk.len();
-                state.chunks.push(chunk);
+                state.push(&chunk, leg);
             }
         }
     }
@@ -154,6 +185,16 @@ impl State {
             self.wake();
         }
         Poll::Ready(Ok(chunk))
+    }
+
+    /// Whether it holds more than it may.
+    fn is_full(&self) -> bool {
+        self.size > self.bound || self.chunks.len() > MIN_CHUNKS + self.bound / BYTES_A_CHUNK
+    }
+
+    fn push(&mut self, chunk: &Bytes, leg: &Leg<'_>) {
+        let copied = leg.is_http2() && chunk.len() < COPIED;
+        self.chunks.push(if copied { Bytes::copy_from_slice(chunk) } else { chunk.clone() });
     }
 
     fn wake(&mut self) {
@@ -190,9 +231,11 @@ impl Playback {
                 let last = self.at >= state.chunks.len() && matches!(state.end, End::Whole(None));
                 return Poll::Ready(Ok(Next::Data { length: self.chunk.len(), last }));
             }
-            if let Some(chunk) = state.chunks.get(self.at) {
-                self.chunk = chunk.clone();
+            let is_last_time = state.passing && state.outgrown;
+            if let Some(chunk) = state.chunks.get_mut(self.at) {
+                self.chunk = if is_last_time { std::mem::take(chunk) } else { chunk.clone() };
                 self.at += 1;
+                state.played = self.at;
                 continue;
             }
             match &state.end {
@@ -203,15 +246,16 @@ impl Playback {
             }
             let Some(chunk) = ready!(state.pull(cx, leg))? else { continue };
             state.size += chunk.len();
-            if state.size <= state.bound {
-                state.chunks.push(chunk.clone());
+            if !state.outgrown && !state.is_full() {
+                state.push(&chunk, leg);
                 self.at += 1;
+                state.played = self.at;
             } else {
                 if !std::mem::replace(&mut state.outgrown, true) {
                     state.wake();
                 }
                 state.chunks = Vec::new();
-                self.at = 0;
+                (self.at, state.played) = (0, 0);
             }
             self.chunk = chunk;
         }

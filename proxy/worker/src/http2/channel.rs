@@ -114,6 +114,12 @@ impl Channel {
         self.unsent || self.error.as_ref().is_some_and(|error| error.is_remote() && goes(error))
     }
 
+    /// Whether the peer refused it.
+    pub fn is_refused(&self) -> bool {
+        let refused = |error: &h2::Error| error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+        self.error.as_ref().is_some_and(refused)
+    }
+
     /// Payload that has come and was not consumed.
     #[inline]
     pub fn buffered(&self) -> &[u8] {

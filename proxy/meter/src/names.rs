@@ -117,6 +117,20 @@ names! {
     Panic = "panic",
 }
 
+/// What an HTTP/2 upstream's connection is given up for: what it floods with, or that it breaks a rule of frames.
+pub const UPSTREAM_FLOODS: [Reason; 10] = [
+    Reason::BadHttp2,
+    Reason::FloodOfResets,
+    Reason::FloodOfSettings,
+    Reason::FloodOfPings,
+    Reason::FloodOfPriorities,
+    Reason::FloodOfWindowUpdates,
+    Reason::FloodOfEmptyFrames,
+    Reason::FloodOfContinuations,
+    Reason::FloodOfUnknownFrames,
+    Reason::FloodOfFrames,
+];
+
 /// How many reasons there are.
 pub const REASONS: usize = Reason::ALL.len();
 

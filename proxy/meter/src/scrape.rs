@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::core::{Counter, Gauge, PerCore};
 use crate::histogram::{LazyHistogram, Merged};
-use crate::names::Reason;
+use crate::names::{Reason, UPSTREAM_FLOODS};
 use crate::registry::{Family, Registry};
 use crate::tls::{TlsMeters, TlsReason};
 
@@ -328,6 +328,20 @@ impl Registry {
         text.counters(family, cluster, "onehop_cluster_resets_total", "Connections ended before an answer.", |block| {
             &block.resets
         });
+        text.head(
+            "onehop_cluster_floods_total",
+            "counter",
+            "HTTP/2 connections given up for what the upstream sent, by reason.",
+        );
+        for (key, series) in family {
+            for (at, reason) in UPSTREAM_FLOODS.iter().enumerate() {
+                let count = series.sum(|block| block.floods[at].get());
+                if count > 0 {
+                    let labels = format!("{},reason=\"{}\"", cluster(key), reason.as_str());
+                    text.sample("onehop_cluster_floods_total", &labels, count);
+                }
+            }
+        }
         text.counters(family, cluster, "onehop_cluster_retries_total", "Attempts beyond the first.", |block| {
             &block.retries
         });

@@ -131,6 +131,8 @@ pub struct ClusterMeters {
     pub timeouts: Counter,
     /// Connections ended before an answer.
     pub resets: Counter,
+    /// HTTP/2 connections given up for what the upstream did, as [`crate::names::UPSTREAM_FLOODS`] names it.
+    pub floods: [Counter; crate::names::UPSTREAM_FLOODS.len()],
     /// Attempts beyond the first.
     pub retries: Counter,
     /// Requests refused for a limit.

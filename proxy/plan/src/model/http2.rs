@@ -56,4 +56,11 @@ impl Http2 {
         let product = u64::from(self.max_streams) * u64::from(self.window);
         self.connection_window.unwrap_or(u32::try_from(product).unwrap_or(MAX_WINDOW).clamp(65_535, MAX_WINDOW))
     }
+
+    /// What DATA frames of fewer than 256 bytes that nobody has read may cost on a connection beyond their bytes, each the
+    /// rest to 256; more end it. One stream that stalls never comes to that, however short its frames, and all of
+    /// them together not while they lack fewer than as many bytes as their windows hold.
+    pub fn frame_budget(&self) -> usize {
+        256.max(self.max_streams as usize).saturating_mul(self.window as usize)
+    }
 }

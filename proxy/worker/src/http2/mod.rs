@@ -6,7 +6,7 @@ pub mod grpc;
 mod lanes;
 pub mod message;
 mod reply;
-mod serve;
+pub mod serve;
 mod stream;
 pub mod tunnel;
 pub mod web;

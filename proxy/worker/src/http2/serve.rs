@@ -32,6 +32,12 @@ const REMEMBERED_RESETS: usize = 64;
 const PENDING_RESETS: usize = 1000;
 /// How long a client that was told to go may take to close the connection.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long to say that it has heard so, before it is taken to have: longer than any round trip.
+const HEARING: Duration = Duration::from_secs(1);
+/// Over what time clients are told to go when the core drains, and what share of the drain it is at most: all at once, they
+/// would make their new connections at once.
+const SPREAD_NS: u64 = 250_000_000;
+const SPREAD_SHARE: u64 = 8;
 
 /// A client's connection, as its streams share it.
 pub struct Client {
@@ -79,6 +85,26 @@ fn drawn_age(age_ns: u64, random: u64) -> u64 {
     age_ns - random % (age_ns / 10 + 1)
 }
 
+/// How what a peer has done is named.
+pub fn reason_of(breach: Breach) -> Reason {
+    match breach {
+        Breach::Size | Breach::Unsettled => Reason::BadHttp2,
+        Breach::Flood(Flood::Resets) => Reason::FloodOfResets,
+        Breach::Flood(Flood::Settings) => Reason::FloodOfSettings,
+        Breach::Flood(Flood::Pings) => Reason::FloodOfPings,
+        Breach::Flood(Flood::Priorities) => Reason::FloodOfPriorities,
+        Breach::Flood(Flood::WindowUpdates) => Reason::FloodOfWindowUpdates,
+        Breach::Flood(Flood::EmptyFrames) => Reason::FloodOfEmptyFrames,
+        Breach::Flood(Flood::Continuations) => Reason::FloodOfContinuations,
+        Breach::Flood(Flood::Unknown) => Reason::FloodOfUnknownFrames,
+    }
+}
+
+/// When in a drain a client is told to leave.
+fn drawn_leave(since: Nanos, until: Nanos, random: u64) -> Nanos {
+    since + random % (SPREAD_NS.min(until.saturating_sub(since) / SPREAD_SHARE) + 1)
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -116,6 +142,7 @@ fn handshake(io: Io, policy: &HttpPolicy) -> h2::server::Handshake<Io, Bytes> {
         .max_concurrent_streams(policy.http2.max_streams)
         .initial_window_size(policy.http2.window)
         .initial_connection_window_size(policy.http2.whole_window())
+        .data_frame_budget(policy.http2.frame_budget())
         .max_header_list_size(u32::try_from(policy.head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
@@ -142,6 +169,12 @@ struct Life<'a> {
     /// When the connection is closed whatever the client does.
     gone_at: Nanos,
     going: bool,
+    /// When the client was told to go.
+    went_at: Nanos,
+    /// It is taken to have heard that.
+    presumed: bool,
+    /// The core's drain has been noticed.
+    drains: bool,
     max_requests: u64,
 }
 
@@ -171,6 +204,9 @@ impl<'a> Life<'a> {
             leaves_at: now.saturating_add(age),
             gone_at: Nanos::MAX,
             going: false,
+            went_at: 0,
+            presumed: false,
+            drains: false,
             max_requests: policy.max_requests,
         };
         life.ping = life.connection.ping_pong();
@@ -192,8 +228,11 @@ impl Life<'_> {
         if let Some(breach) = self.heard.take_breach() {
             self.refuse(breach);
         }
-        if self.client.shard.is_draining() {
-            self.go();
+        if !self.drains && self.client.shard.is_draining() {
+            let shard = &self.client.shard;
+            self.drains = true;
+            let leaves_at = drawn_leave(shard.draining_since.get(), shard.drain_until.get(), shard.random());
+            self.leaves_at = self.leaves_at.min(leaves_at);
         }
         loop {
             match self.connection.poll_accept(cx) {
@@ -248,10 +287,16 @@ impl Life<'_> {
             let _ = ping.poll_pong(cx);
         }
         loop {
-            let idle_at = if idle { self.idle_since.saturating_add(self.idle_ns) } else { Nanos::MAX };
+            let idle_at = match (idle, self.going) {
+                (true, false) => self.idle_since.saturating_add(self.idle_ns),
+                (true, true) => clock::after(self.idle_since.max(self.went_at), FAREWELL),
+                (false, _) => Nanos::MAX,
+            };
+            let presumed_at =
+                if self.going && !self.presumed { clock::after(self.went_at, HEARING) } else { Nanos::MAX };
             let waits = if self.pinged { self.ping_ns.saturating_mul(2) } else { self.ping_ns };
             let silent_at = self.seen.1.saturating_add(waits);
-            if now >= self.gone_at || (now >= silent_at && self.pinged) {
+            if now >= self.gone_at || (self.going && now >= idle_at) || (now >= silent_at && self.pinged) {
                 return Poll::Ready(());
             }
             if now >= silent_at {
@@ -265,14 +310,18 @@ impl Life<'_> {
             }
             if (now >= idle_at || now >= self.leaves_at) && !self.going {
                 self.go();
-                if idle {
-                    self.gone_at = clock::after(now, FAREWELL);
-                }
                 cx.waker().wake_by_ref();
                 continue;
             }
-            let next = if self.going { self.gone_at } else { idle_at.min(self.leaves_at) };
-            let next = next.min(silent_at).min(self.gone_at);
+            if now >= presumed_at {
+                // A client that never acknowledges it would otherwise be served for ever.
+                self.presumed = true;
+                self.heard.presume_pong();
+                cx.waker().wake_by_ref();
+                continue;
+            }
+            let leaves_at = if self.going { presumed_at } else { self.leaves_at };
+            let next = idle_at.min(leaves_at).min(silent_at).min(self.gone_at);
             if next < Nanos::MAX {
                 self.alarm.arm(next);
                 if self.alarm.poll(cx).is_ready() {
@@ -287,23 +336,15 @@ impl Life<'_> {
     fn go(&mut self) {
         if !self.going {
             self.going = true;
+            self.went_at = clock::now();
             self.connection.graceful_shutdown();
         }
     }
 
     fn refuse(&mut self, breach: Breach) {
-        self.count(match breach {
-            Breach::Size | Breach::Unsettled => Reason::BadHttp2,
-            Breach::Flood(Flood::Resets) => Reason::FloodOfResets,
-            Breach::Flood(Flood::Settings) => Reason::FloodOfSettings,
-            Breach::Flood(Flood::Pings) => Reason::FloodOfPings,
-            Breach::Flood(Flood::Priorities) => Reason::FloodOfPriorities,
-            Breach::Flood(Flood::WindowUpdates) => Reason::FloodOfWindowUpdates,
-            Breach::Flood(Flood::EmptyFrames) => Reason::FloodOfEmptyFrames,
-            Breach::Flood(Flood::Continuations) => Reason::FloodOfContinuations,
-            Breach::Flood(Flood::Unknown) => Reason::FloodOfUnknownFrames,
-        });
+        self.count(reason_of(breach));
         self.going = true;
+        self.went_at = clock::now();
         self.connection.abrupt_shutdown(match breach {
             Breach::Flood(_) => Code::ENHANCE_YOUR_CALM,
             Breach::Size => Code::FRAME_SIZE_ERROR,
@@ -320,6 +361,15 @@ impl Life<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_drain_is_spread_over_a_short_part_of_its_time() {
+        const SECOND: u64 = 1_000_000_000;
+        let latest = |limit: u64| (0..1000).map(|n| drawn_leave(7, 7 + limit, n * 1_000_003) - 7).max();
+        assert!(latest(30 * SECOND).is_some_and(|at| at <= SPREAD_NS && at > SPREAD_NS / 2));
+        assert!(latest(SECOND).is_some_and(|at| at <= SECOND / 8 && at > SECOND / 16));
+        assert_eq!(latest(0), Some(0));
+    }
 
     #[test]
     fn ages_are_spread_over_the_last_tenth() {

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
-use h2::{Ping, PingPong};
+use h2::{Ping, PingPong, Reason as Code};
+use onehop_meter::names::{Reason, UPSTREAM_FLOODS};
 use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::{Alarm, sleep_until};
 use onehop_net::h2::{Heard, Io};
@@ -39,6 +40,9 @@ const CANCELS: u32 = 8;
 /// Streams that are reset, and how long one counts, before the connection is left to its last streams and another one made:
 /// nghttp2 allows 1000 and then 33 a second, Envoy 500.
 const RESETS: (u32, u64) = (200, 30_000_000);
+/// Streams that are opened before an endpoint's SETTINGS are known, which refuses what goes beyond: RFC 9113 6.5.2 recommends
+/// that no fewer are allowed.
+const UNTOLD_STREAMS: usize = 100;
 /// Header lists of responses; the limit of the listener applies to each response again.
 const MAX_HEADER_LIST: u32 = 1 << 20;
 
@@ -69,9 +73,11 @@ impl Mux {
         level.saturating_sub(forgotten)
     }
 
-    fn settle(&self) {
+    /// The peer's SETTINGS are known: how many streams they allow.
+    fn settle(&self) -> usize {
         self.settled.set(true);
         self.settling.borrow_mut().drain(..).for_each(Waker::wake);
+        self.sender.borrow().current_max_send_streams()
     }
 
     fn has_room(&self) -> bool {
@@ -148,6 +154,8 @@ pub struct Muxes {
     list: RefCell<Vec<Rc<Mux>>>,
     connecting: Cell<u32>,
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    /// Streams that the endpoint's latest SETTINGS allowed.
+    allowed: Cell<Option<usize>>,
 }
 
 impl Muxes {
@@ -292,13 +300,9 @@ pub(super) async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>,
     };
     let http2 = cluster.cluster.borrow().http2.clone();
     let (io, heard) = Io::new(stream, false, WRITE_IDLE_NS);
-    let Ok((sender, mut connection)) = Box::pin(handshake(io, &http2)).await else {
+    let Ok((sender, mut connection)) = Box::pin(handshake(io, &http2, muxes.allowed.get())).await else {
         cluster.closed(&endpoint, 1);
-        let fault = Fault::retryable(
-            crate::fault::Side::Upstream,
-            crate::fault::Step::Lease,
-            onehop_meter::names::Reason::ConnectFailed,
-        );
+        let fault = Fault::retryable(crate::fault::Side::Upstream, crate::fault::Step::Lease, Reason::ConnectFailed);
         return muxes.tell_all(Err(fault));
     };
     let now = clock::now();
@@ -319,7 +323,7 @@ pub(super) async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>,
         muxes.list.borrow_mut().push(mux);
     }
     muxes.tell_all(Ok(()));
-    drive(&mut connection, &heard, &http2, &weak).await;
+    drive(&mut connection, &heard, &http2, &weak, (&cluster, muxes)).await;
     drop(connection);
     if let Some(mux) = weak.upgrade() {
         mux.closed.set(true);
@@ -332,12 +336,17 @@ pub(super) async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>,
 }
 
 /// What we ask of an upstream, and the preface.
-async fn handshake(io: Io, http2: &Http2) -> Result<(SendRequest<Bytes>, Connection<Io, Bytes>), h2::Error> {
+async fn handshake(
+    io: Io,
+    http2: &Http2,
+    allowed: Option<usize>,
+) -> Result<(SendRequest<Bytes>, Connection<Io, Bytes>), h2::Error> {
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
         .initial_window_size(http2.window)
         .initial_connection_window_size(http2.whole_window())
+        .data_frame_budget(http2.frame_budget())
         .max_header_list_size(MAX_HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
@@ -345,13 +354,19 @@ async fn handshake(io: Io, http2: &Http2) -> Result<(SendRequest<Bytes>, Connect
         // `h2` counts them over a connection's whole life, and clients that give up cause them: one such client could end
         // the connection that all others share.
         .max_local_error_reset_streams(None)
-        .initial_max_send_streams(http2.max_streams as usize);
+        .initial_max_send_streams(allowed.unwrap_or(UNTOLD_STREAMS).min(http2.max_streams as usize));
     // It waits for nothing of the upstream's: requests may follow the preface at once (RFC 9113 3.4).
     builder.handshake(io).await
 }
 
 /// Polls the connection; an upstream that floods us is left, one that is silent is asked whether it lives.
-async fn drive(connection: &mut Connection<Io, Bytes>, heard: &Heard, http2: &Http2, mux: &Weak<Mux>) {
+async fn drive(
+    connection: &mut Connection<Io, Bytes>,
+    heard: &Heard,
+    http2: &Http2,
+    mux: &Weak<Mux>,
+    (cluster, muxes): (&ClusterState, &Muxes),
+) {
     let ping_ns = http2.ping_interval.map_or(u64::MAX, nanos);
     let mut ping = connection.ping_pong();
     let alarm = Alarm::new();
@@ -360,13 +375,21 @@ async fn drive(connection: &mut Connection<Io, Bytes>, heard: &Heard, http2: &Ht
     let mut connection = Pin::new(connection);
     let mut settled = false;
     poll_fn(|cx| {
-        if connection.as_mut().poll(cx).is_ready() || heard.take_breach().is_some() {
+        let over = connection.as_mut().poll(cx);
+        let breach = heard.take_breach().map(crate::http2::serve::reason_of);
+        if let Some(reason) = breach.or_else(|| calmed(&over)) {
+            cluster.flooded(reason);
+            return Poll::Ready(());
+        }
+        if over.is_ready() {
             return Poll::Ready(());
         }
         if !settled && heard.is_settled() {
             settled = true;
             if let Some(mux) = mux.upgrade() {
-                mux.settle();
+                muxes.allowed.set(Some(mux.settle()));
+                // There may be more room than was expected.
+                muxes.tell_all(Ok(()));
             }
         }
         if ping_ns == u64::MAX {
@@ -375,6 +398,25 @@ async fn drive(connection: &mut Connection<Io, Bytes>, heard: &Heard, http2: &Ht
         poll_life(cx, heard, &alarm, &mut ping, &mut seen, &mut pinged, ping_ns, mux)
     })
     .await;
+}
+
+impl ClusterState {
+    /// Counts a connection that was given up for what its upstream sent.
+    fn flooded(&self, reason: Reason) {
+        if let Some(at) = UPSTREAM_FLOODS.iter().position(|known| *known == reason) {
+            self.cluster.borrow().meters.core(self.core).floods[at].add(1);
+        }
+    }
+}
+
+/// What `h2` itself took for a flood.
+fn calmed(over: &Poll<Result<(), h2::Error>>) -> Option<Reason> {
+    match over {
+        Poll::Ready(Err(error)) if !error.is_remote() && error.reason() == Some(Code::ENHANCE_YOUR_CALM) => {
+            Some(Reason::FloodOfFrames)
+        }
+        _ => None,
+    }
 }
 
 #[allow(clippy::too_many_arguments, reason = "each is a different part of one life")]

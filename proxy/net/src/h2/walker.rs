@@ -1,0 +1,372 @@
+//! What a peer sends, by its frames' heads: budgets that refill with time, sizes, what comes first, what is left out.
+//! Pure. Must not know what the frames mean beyond their type.
+
+use crate::clock::Nanos;
+
+/// What a peer may flood us with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flood {
+    /// RST_STREAM: streams opened only to be given up (CVE-2023-44487).
+    Resets,
+    /// SETTINGS, each of which wants an answer (CVE-2019-9515).
+    Settings,
+    /// PING, likewise (CVE-2019-9512).
+    Pings,
+    /// PRIORITY (CVE-2019-9513); deprecated, and ignored.
+    Priorities,
+    /// WINDOW_UPDATE.
+    WindowUpdates,
+    /// HEADERS, CONTINUATION or DATA without content and without an end (CVE-2019-9518).
+    EmptyFrames,
+    /// CONTINUATION (CVE-2024-27316).
+    Continuations,
+    /// Frames of unknown types.
+    Unknown,
+}
+
+/// Why a peer is not listened to any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breach {
+    /// It sends more than its budget: ENHANCE_YOUR_CALM.
+    Flood(Flood),
+    /// A frame is not as long as its type must be: FRAME_SIZE_ERROR of the connection (RFC 9113 4.2), which `h2` would
+    /// call a PROTOCOL_ERROR.
+    Size,
+    /// Its first frame is not SETTINGS: PROTOCOL_ERROR of the connection (RFC 9113 3.4), which `h2` does not look at.
+    Unsettled,
+}
+
+impl Breach {
+    /// The error code of GOAWAY (RFC 9113 7).
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Breach::Flood(_) => 11,
+            Breach::Size => 6,
+            Breach::Unsettled => 1,
+        }
+    }
+}
+
+/// How many floods there are.
+const FLOODS: usize = 8;
+
+impl Flood {
+    /// Frames that may come at once, and for how long one of them counts. nghttp2 allows 1000 resets and then 33 a second;
+    /// here every second stream may be reset besides, as in Envoy: a client with short deadlines gives many up. The other figures leave room for what busy clients were seen to send.
+    fn budget(self) -> (u32, u64) {
+        const MS: u64 = 1_000_000;
+        match self {
+            Flood::Resets => (500, 30 * MS),
+            Flood::Settings => (100, 1000 * MS),
+            Flood::Pings => (1000, 10 * MS),
+            Flood::Priorities => (1000, 10 * MS),
+            Flood::WindowUpdates => (50_000, MS / 20),
+            Flood::EmptyFrames => (100, 100 * MS),
+            Flood::Continuations => (1000, 10 * MS),
+            Flood::Unknown => (1000, 10 * MS),
+        }
+    }
+}
+
+/// Walks frame heads and keeps the budgets. Pure: time is an argument.
+#[derive(Debug)]
+pub struct Walker {
+    pub(super) head: [u8; 9],
+    pub(super) have: usize,
+    /// Bytes of the current frame's payload still to pass.
+    skip: usize,
+    /// Bytes of the connection preface still to pass.
+    preface: usize,
+    levels: [u32; FLOODS],
+    drained_at: [u64; FLOODS],
+    /// A frame's head has passed.
+    begun: bool,
+    /// Every second stream that is opened makes up for a reset.
+    odd: bool,
+}
+
+/// How far a walk has come.
+pub(super) struct Walked {
+    /// Bytes that were looked at.
+    pub seen: usize,
+    /// Those of them that are passed on, from the first on.
+    pub passed: usize,
+    pub breach: Option<Breach>,
+}
+
+/// Length of the client's connection preface (RFC 9113 3.4).
+const PREFACE: usize = 24;
+
+impl Walker {
+    /// For what a client sends (with its preface), or a server.
+    pub fn new(from_client: bool) -> Walker {
+        Walker {
+            head: [0; 9],
+            have: 0,
+            skip: 0,
+            preface: if from_client { PREFACE } else { 0 },
+            levels: [0; FLOODS],
+            drained_at: [0; FLOODS],
+            begun: false,
+            odd: false,
+        }
+    }
+
+    /// Whether the peer's first frame, its SETTINGS, has passed as a whole.
+    pub fn is_settled(&self) -> bool {
+        self.is_between()
+    }
+
+    /// Walks through all of it; names the first breach.
+    pub fn walk(&mut self, mut bytes: &[u8], now: Nanos) -> Option<Breach> {
+        let mut breach = None;
+        while !bytes.is_empty() {
+            let walked = self.advance(bytes, now);
+            breach = breach.or(walked.breach);
+            bytes = &bytes[walked.seen..];
+        }
+        breach
+    }
+
+    /// Walks on, to the end or up to a frame that is left out: DATA that says nothing, of which `h2` allows a hundred in a
+    /// connection's whole life. A head that is not whole yet is held back, since it may be such a one's.
+    pub(super) fn advance(&mut self, bytes: &[u8], now: Nanos) -> Walked {
+        let mut breach = None;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            for left in [&mut self.preface, &mut self.skip] {
+                let passed = rest.len().min(*left);
+                *left -= passed;
+                rest = &rest[passed..];
+            }
+            let taken = rest.len().min(9 - self.have);
+            self.head[self.have..self.have + taken].copy_from_slice(&rest[..taken]);
+            self.have += taken;
+            rest = &rest[taken..];
+            if self.have == 9 {
+                self.have = 0;
+                self.skip = u32::from_be_bytes([0, self.head[0], self.head[1], self.head[2]]) as usize;
+                let begun = std::mem::replace(&mut self.begun, true);
+                let settles = self.head[3] == 4 && self.head[4] & 1 == 0;
+                let unsettled = (!begun && !settles).then_some(Breach::Unsettled);
+                breach = breach.or(unsettled).or_else(|| self.count(now));
+                if self.says_nothing() {
+                    let seen = bytes.len() - rest.len();
+                    return Walked { seen, passed: seen.saturating_sub(9), breach };
+                }
+            }
+        }
+        Walked { seen: bytes.len(), passed: bytes.len().saturating_sub(self.have), breach }
+    }
+
+    /// Whether the latest head is that of DATA without content, padding or an end.
+    pub(super) fn says_nothing(&self) -> bool {
+        self.head[3] == 0 && self.skip == 0 && self.head[4] & 9 == 0
+    }
+
+    /// Whether a frame has ended and no other has begun.
+    pub(super) fn is_between(&self) -> bool {
+        self.begun && self.skip == 0 && self.have == 0
+    }
+
+    fn count(&mut self, now: Nanos) -> Option<Breach> {
+        let (kind, flags, length) = (self.head[3], self.head[4], self.skip);
+        let ends_stream = flags & 1 == 1;
+        let padded = usize::from(flags >> 3 & 1);
+        let sized = match kind {
+            0 => length >= padded,
+            1 => length >= padded + if flags & 0x20 == 0 { 0 } else { 5 },
+            2 => length == 5,
+            3 | 8 => length == 4,
+            4 => length.is_multiple_of(6) && (flags & 1 == 0 || length == 0),
+            6 => length == 8,
+            7 => length >= 8,
+            _ => true,
+        };
+        if !sized {
+            return Some(Breach::Size);
+        }
+        let flood = match kind {
+            0 | 1 if length == 0 && !ends_stream => Flood::EmptyFrames,
+            1 => {
+                self.odd = !self.odd;
+                let resets = &mut self.levels[Flood::Resets as usize];
+                *resets = resets.saturating_sub(u32::from(self.odd));
+                return None;
+            }
+            0 => return None,
+            2 => Flood::Priorities,
+            3 => Flood::Resets,
+            4 | 6 if flags & 1 == 1 => return None,
+            4 => Flood::Settings,
+            6 => Flood::Pings,
+            5 | 7 => return None,
+            8 => Flood::WindowUpdates,
+            9 if length == 0 => Flood::EmptyFrames,
+            9 => Flood::Continuations,
+            _ => Flood::Unknown,
+        };
+        let index = flood as usize;
+        let (burst, each_ns) = flood.budget();
+        let drained = (now.saturating_sub(self.drained_at[index])) / each_ns;
+        if drained > 0 {
+            self.levels[index] = self.levels[index].saturating_sub(u32::try_from(drained).unwrap_or(u32::MAX));
+            self.drained_at[index] = now;
+        }
+        self.levels[index] += 1;
+        (self.levels[index] > burst).then_some(Breach::Flood(flood))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
+        let mut frame = vec![0, (payload >> 8) as u8, payload as u8, kind, flags, 0, 0, 0, 1];
+        frame.resize(9 + payload, 7);
+        frame
+    }
+
+    fn settled() -> Walker {
+        let mut walker = Walker::new(false);
+        assert_eq!(walker.walk(&frame(4, 0, 0), 5), None);
+        walker
+    }
+
+    #[test]
+    fn settings_come_first() {
+        for (kind, flags) in [(0, 0), (1, 5), (4, 1), (6, 0), (99, 0)] {
+            assert_eq!(Walker::new(false).walk(&frame(kind, flags, 0), 5), Some(Breach::Unsettled));
+            assert_ne!(settled().walk(&frame(kind, flags, 0), 5), Some(Breach::Unsettled));
+        }
+    }
+
+    #[test]
+    fn sizes_are_those_of_their_types() {
+        for (kind, flags, right, wrong) in [
+            (0, 8, 1, 0),
+            (1, 0x28, 6, 5),
+            (2, 0, 5, 4),
+            (3, 0, 4, 5),
+            (4, 0, 12, 13),
+            (4, 1, 0, 6),
+            (6, 0, 8, 7),
+            (7, 0, 8, 7),
+            (8, 0, 4, 3),
+        ] {
+            assert_eq!(settled().walk(&frame(kind, flags, right), 5), None, "{kind}");
+            assert_eq!(settled().walk(&frame(kind, flags, wrong), 5), Some(Breach::Size), "{kind}");
+        }
+    }
+
+    #[test]
+    fn heads_are_found_however_the_bytes_are_cut() {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        for _ in 0..101 {
+            bytes.extend(frame(4, 0, 6));
+            bytes.extend(frame(0, 0, 300));
+            bytes.extend(frame(6, 1, 8));
+        }
+        for cut in [1, 2, 7, 9, 10, 64, 1000, bytes.len()] {
+            let mut walker = Walker::new(true);
+            let floods: Vec<_> = bytes.chunks(cut).filter_map(|part| walker.walk(part, 5)).collect();
+            assert_eq!(floods, [Breach::Flood(Flood::Settings)], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn data_that_says_nothing_is_left_out_however_the_bytes_are_cut() {
+        let kept = [frame(4, 0, 6), frame(0, 0, 3), frame(0, 1, 0), frame(0, 8, 1), frame(9, 0, 0)].concat();
+        let mut bytes = Vec::new();
+        for part in [frame(4, 0, 6), frame(0, 0, 3), frame(0, 1, 0), frame(0, 8, 1), frame(9, 0, 0)] {
+            bytes.extend(part);
+            bytes.extend([frame(0, 0, 0), frame(0, 4, 0)].concat());
+        }
+        for cut in [1, 2, 7, 9, 10, 64, bytes.len()] {
+            let mut walker = Walker::new(false);
+            let mut passed = Vec::new();
+            for mut part in bytes.chunks(cut) {
+                while !part.is_empty() {
+                    let in_head = walker.have;
+                    let count = if in_head > 0 { part.len().min(9 - in_head) } else { part.len() };
+                    let walked = walker.advance(&part[..count], 5);
+                    assert_eq!(walked.breach, None);
+                    if in_head == 0 {
+                        passed.extend(&part[..walked.passed]);
+                    } else if walker.have == 0 && !walker.says_nothing() {
+                        passed.extend(walker.head);
+                    }
+                    part = &part[walked.seen..];
+                }
+            }
+            assert_eq!(passed, kept, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn budgets_refill_with_time() {
+        let mut walker = settled();
+        let reset = frame(3, 0, 4);
+        let mut now = 1_000_000_000_000;
+        for _ in 0..20_000 {
+            now += 31_000_000;
+            assert_eq!(walker.walk(&reset, now), None);
+        }
+        let mut floods = 0;
+        for _ in 0..501 {
+            floods += usize::from(walker.walk(&reset, now) == Some(Breach::Flood(Flood::Resets)));
+        }
+        assert!((1..=2).contains(&floods), "{floods}");
+    }
+
+    #[test]
+    fn each_flood_is_named() {
+        for (kind, length, flood) in [
+            (3, 4, Flood::Resets),
+            (4, 6, Flood::Settings),
+            (6, 8, Flood::Pings),
+            (2, 5, Flood::Priorities),
+            (8, 4, Flood::WindowUpdates),
+            (0, 0, Flood::EmptyFrames),
+            (1, 0, Flood::EmptyFrames),
+            (9, 0, Flood::EmptyFrames),
+            (9, 3, Flood::Continuations),
+            (99, 3, Flood::Unknown),
+        ] {
+            let mut walker = settled();
+            let (burst, _) = flood.budget();
+            for _ in 0..burst - u32::from(kind == 4) {
+                assert_eq!(walker.walk(&frame(kind, 0, length), 5), None, "{kind}");
+            }
+            assert_eq!(walker.walk(&frame(kind, 0, length), 5), Some(Breach::Flood(flood)), "{kind}");
+        }
+    }
+
+    #[test]
+    fn every_second_stream_may_be_reset() {
+        let (head, reset) = (frame(1, 5, 3), frame(3, 0, 4));
+        let mut busy = settled();
+        for _ in 0..10_000 {
+            for frame in [&head, &head, &reset] {
+                assert_eq!(busy.walk(frame, 5), None);
+            }
+        }
+        let mut rapid = settled();
+        let floods = (0..1010).filter(|_| rapid.walk(&head, 5).or(rapid.walk(&reset, 5)).is_some());
+        assert!(floods.count() > 0);
+    }
+
+    #[test]
+    fn what_ends_a_stream_or_carries_content_is_no_flood() {
+        let mut walker = settled();
+        for _ in 0..10_000 {
+            assert_eq!(walker.walk(&frame(0, 1, 0), 5), None);
+            assert_eq!(walker.walk(&frame(1, 5, 3), 5), None);
+            assert_eq!(walker.walk(&frame(4, 1, 0), 5), None);
+        }
+        for number in 0..101 {
+            assert_eq!(walker.walk(&frame(0, 0, 0), 5).is_some(), number == 100);
+        }
+    }
+}

@@ -185,6 +185,7 @@ impl Course<'_> {
         number: u32,
     ) -> Attempt<'x> {
         let one = self.policy.and_then(|policy| policy.retry.per_try_timeout);
+        let hedges = self.policy.is_some_and(|policy| policy.hedge.is_some());
         let patience = [one, self.route.timeout].into_iter().flatten().min();
         Attempt {
             shard: self.shard,
@@ -192,7 +193,8 @@ impl Course<'_> {
             route: self.route,
             cluster: self.cluster,
             wanted: standing.wanted,
-            tape: Some(tape),
+            // Two tries at once share nothing that is let go when one of them is answered.
+            tape: (tape.get().is_some() || !hedges).then_some(tape),
             due: self.due(standing, tape.get()).min(one.map_or(Nanos::MAX, |one| clock::after(now, one))),
             patience,
             changes: self.changes,

@@ -274,9 +274,9 @@ fn drain_endpoint(shared: &Shared, query: &str, drain: bool) -> Reply {
     match found {
         Some(found) => {
             if drain {
-                found.health.fetch_or(DRAINED, Ordering::Relaxed);
+                found.vitals.health.fetch_or(DRAINED, Ordering::Relaxed);
             } else {
-                found.health.fetch_and(!DRAINED, Ordering::Relaxed);
+                found.vitals.health.fetch_and(!DRAINED, Ordering::Relaxed);
             }
             reply(StatusCode::OK, "text/plain", "ok\n".to_owned())
         }

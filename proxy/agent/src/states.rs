@@ -15,7 +15,7 @@ const LISTED: usize = 10_000;
 
 /// An endpoint's state in a word, and why it is in it.
 pub fn state(endpoint: &Endpoint) -> (&'static str, Option<&'static str>) {
-    let health = endpoint.health.load(Ordering::Relaxed);
+    let health = endpoint.vitals.health.load(Ordering::Relaxed);
     match health {
         _ if health & DRAINED != 0 => ("drained", Some("by hand")),
         _ if health & UNHEALTHY != 0 => ("unhealthy", None),

@@ -85,6 +85,8 @@ impl Cause {
 #[repr(align(128))]
 #[derive(Debug, Default)]
 pub struct Vitals {
+    /// Health bits that every core reads; zero is healthy.
+    pub health: AtomicU32,
     server_errors: AtomicU32,
     gateway_errors: AtomicU32,
     connect_failures: AtomicU32,
@@ -160,8 +162,8 @@ impl Vitals {
     }
 
     /// Ejects it; `random` is the jitter, of which a tenth is added, so that endpoints do not come back together.
-    pub fn eject(&self, health: &AtomicU32, policy: &Outlier, cause: Cause, now: u64, random: u64) -> bool {
-        if health.fetch_or(EJECTED, Relaxed) & EJECTED != 0 {
+    pub fn eject(&self, policy: &Outlier, cause: Cause, now: u64, random: u64) -> bool {
+        if self.health.fetch_or(EJECTED, Relaxed) & EJECTED != 0 {
             return false;
         }
         let times = self.ejections.fetch_add(1, Relaxed).min(20);
@@ -173,8 +175,8 @@ impl Vitals {
     }
 
     /// Lets it come back when its time is over.
-    pub fn review(&self, health: &AtomicU32, now: u64, interval: Duration) -> bool {
-        if health.load(Relaxed) & EJECTED == 0 {
+    pub fn review(&self, now: u64, interval: Duration) -> bool {
+        if self.health.load(Relaxed) & EJECTED == 0 {
             // Without trouble for a while the next ejection is a short one again.
             let quiet = now.saturating_sub(self.ejected_until.load(Relaxed)) > interval.as_nanos() as u64 * 10;
             if quiet && self.ejections.load(Relaxed) > 0 {
@@ -190,7 +192,7 @@ impl Vitals {
             count.store(0, Relaxed);
         }
         self.begins(now);
-        health.fetch_and(!EJECTED, Relaxed);
+        self.health.fetch_and(!EJECTED, Relaxed);
         true
     }
 }
@@ -269,24 +271,24 @@ mod tests {
 
     #[test]
     fn ejections_back_off_and_end() {
-        let (vitals, health) = (Vitals::default(), AtomicU32::new(0));
+        let vitals = Vitals::default();
         let second = 1_000_000_000;
         let mut now = 1000 * second;
         let mut lasted = Vec::new();
         for _ in 0..6 {
-            assert!(vitals.eject(&health, &policy(), Cause::Latency, now, u64::MAX / 2));
-            assert!(!vitals.eject(&health, &policy(), Cause::Latency, now, 0), "once is enough");
+            assert!(vitals.eject(&policy(), Cause::Latency, now, u64::MAX / 2));
+            assert!(!vitals.eject(&policy(), Cause::Latency, now, 0), "once is enough");
             let begun = now;
-            while !vitals.review(&health, now, policy().interval) {
+            while !vitals.review(now, policy().interval) {
                 now += second;
             }
             lasted.push((now - begun) / second);
         }
         assert_eq!(lasted, [32, 63, 126, 252, 315, 315]);
-        assert_eq!(health.load(Relaxed), 0);
+        assert_eq!(vitals.health.load(Relaxed), 0);
         // A clock that jumps back neither ejects nor frees anything.
-        assert!(vitals.eject(&health, &policy(), Cause::Latency, now, 0));
-        assert!(!vitals.review(&health, 5, policy().interval));
+        assert!(vitals.eject(&policy(), Cause::Latency, now, 0));
+        assert!(!vitals.review(5, policy().interval));
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Health {
             }
             if let Some(outlier) = &cluster.policy.outlier {
                 for endpoint in &cluster.endpoints.endpoints {
-                    endpoint.vitals.review(&endpoint.health, clock::now(), outlier.interval);
+                    endpoint.vitals.review(clock::now(), outlier.interval);
                 }
                 self.compare(cluster, now);
             }
@@ -107,7 +107,7 @@ impl Health {
             judged.flat_map(|cluster| cluster.endpoints.endpoints.iter().map(move |it| (cluster, it)))
         {
             let key = || (cluster.name.clone(), endpoint.address.clone());
-            if endpoint.health.load(Relaxed) & EJECTED != 0 {
+            if endpoint.vitals.health.load(Relaxed) & EJECTED != 0 {
                 let key = key();
                 if !self.ejected.contains(&key) {
                     let cause = endpoint.vitals.cause().map_or("unknown", Cause::name);
@@ -169,14 +169,14 @@ impl Health {
             let (Some(endpoint), Some(probe)) = (endpoint, &cluster.policy.probe) else { continue };
             let Some(checked) = self.checked.get_mut(&key) else { continue };
             checked.under_way = false;
-            let is_out = endpoint.health.load(Relaxed) & UNHEALTHY != 0;
+            let is_out = endpoint.vitals.health.load(Relaxed) & UNHEALTHY != 0;
             match result {
                 Ok(()) => {
                     (checked.failures, checked.last) = (0, None);
                     checked.successes = checked.successes.saturating_add(1);
                     if is_out && checked.successes >= probe.healthy {
                         endpoint.vitals.begins(clock::now());
-                        endpoint.health.fetch_and(!UNHEALTHY, Relaxed);
+                        endpoint.vitals.health.fetch_and(!UNHEALTHY, Relaxed);
                         eprintln!("onehop: cluster {}: {} is healthy again", key.0, key.1);
                     }
                 }
@@ -185,7 +185,7 @@ impl Health {
                     checked.successes = 0;
                     checked.failures = checked.failures.saturating_add(1);
                     if !is_out && checked.failures >= probe.unhealthy {
-                        endpoint.health.fetch_or(UNHEALTHY, Relaxed);
+                        endpoint.vitals.health.fetch_or(UNHEALTHY, Relaxed);
                         eprintln!("onehop: cluster {}: {} is unhealthy: {why}", key.0, key.1);
                     }
                     checked.last = Some(why);
@@ -242,13 +242,14 @@ impl Health {
         let allowed =
             (endpoints.len() * policy.max_percent as usize / 100).max(1).min(endpoints.len().saturating_sub(1));
         for (index, cause) in stand_out(policy, &windows) {
-            let ejected = endpoints.iter().filter(|endpoint| endpoint.health.load(Relaxed) & EJECTED != 0).count();
+            let ejected =
+                endpoints.iter().filter(|endpoint| endpoint.vitals.health.load(Relaxed) & EJECTED != 0).count();
             if ejected >= allowed {
                 return;
             }
             let random = self.random();
             let endpoint = &endpoints[index];
-            endpoint.vitals.eject(&endpoint.health, policy, cause, clock::now(), random);
+            endpoint.vitals.eject(policy, cause, clock::now(), random);
         }
     }
 }

@@ -144,12 +144,12 @@ fn an_outage_of_a_tier_does_not_multiply_load_on_the_next() {
                     }
                     failed += 1;
                     if let Some(cause) = endpoints[index].vitals.book(&outlier, Event::GatewayError) {
-                        endpoints[index].vitals.eject(&endpoints[index].health, &outlier, cause, now, 0);
+                        endpoints[index].vitals.eject(&outlier, cause, now, 0);
                     }
                     avoid.push(index);
                 }
             }
-            let out = endpoints[..5].iter().filter(|endpoint| endpoint.health.load(Relaxed) != 0).count();
+            let out = endpoints[..5].iter().filter(|endpoint| endpoint.vitals.health.load(Relaxed) != 0).count();
             assert_eq!(out, 5, "{kind:?}, {cores} cores");
             assert!(f64::from(second) <= 1.2 * f64::from(offered), "{kind:?}, {cores} cores: {second} of {offered}");
             // Nobody was asked after the threshold, but for what a core's view of some milliseconds let through.

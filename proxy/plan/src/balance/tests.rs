@@ -106,7 +106,7 @@ fn the_drained_and_the_failed_are_avoided_while_others_are_left() {
         BalanceKind::Maglev,
     ] {
         let cluster = cluster(kind, &[1, 1, 1], |_, _| {});
-        cluster.endpoints.endpoints[0].health.store(DRAINED, Ordering::Relaxed);
+        cluster.endpoints.endpoints[0].vitals.health.store(DRAINED, Ordering::Relaxed);
         let mut balancer = Balancer::new(kind, 0, 1, 3);
         for _ in 0..20 {
             assert_eq!(balancer.pick(&cluster, &ask(&|_| 0, &[1], None)), Some(2), "{kind:?}");
@@ -119,14 +119,14 @@ fn the_drained_and_the_failed_are_avoided_while_others_are_left() {
 fn when_hardly_any_is_healthy_health_is_not_looked_at() {
     let cluster = cluster(BalanceKind::RoundRobin, &[1; 4], |_, _| {});
     let endpoints = &cluster.endpoints.endpoints;
-    endpoints[0].health.store(EJECTED, Ordering::Relaxed);
-    endpoints[1].health.store(EJECTED, Ordering::Relaxed);
+    endpoints[0].vitals.health.store(EJECTED, Ordering::Relaxed);
+    endpoints[1].vitals.health.store(EJECTED, Ordering::Relaxed);
     let spread = |cluster: &Cluster| counts(cluster, BalanceKind::RoundRobin, 1, 400);
     assert_eq!(spread(&cluster), [0, 0, 200, 200]);
-    endpoints[2].health.store(EJECTED, Ordering::Relaxed);
+    endpoints[2].vitals.health.store(EJECTED, Ordering::Relaxed);
     assert_eq!(spread(&cluster), [100, 100, 100, 100]);
     // By hand is by hand.
-    endpoints[3].health.store(DRAINED, Ordering::Relaxed);
+    endpoints[3].vitals.health.store(DRAINED, Ordering::Relaxed);
     assert_eq!(spread(&cluster)[3], 0);
 }
 
@@ -136,7 +136,7 @@ fn the_next_tier_takes_what_the_first_cannot_carry() {
     let cluster = cluster(kind, &[1; 20], |index, placement| placement.priority = u32::from(index >= 10));
     let first = |out: usize| {
         for (index, endpoint) in cluster.endpoints.endpoints.iter().enumerate().take(10) {
-            endpoint.health.store(if index < out { EJECTED } else { 0 }, Ordering::Relaxed);
+            endpoint.vitals.health.store(if index < out { EJECTED } else { 0 }, Ordering::Relaxed);
         }
         counts(&cluster, kind, 1, 10_000)[..10].iter().sum::<usize>()
     };
@@ -155,7 +155,7 @@ fn the_own_zone_comes_first_and_gives_up_what_it_cannot_carry() {
     let own = || counts(&cluster, BalanceKind::LeastRequest, 1, 10_000)[..10].iter().sum::<usize>();
     assert_eq!(own(), 10_000);
     for endpoint in &cluster.endpoints.endpoints[..5] {
-        endpoint.health.store(EJECTED, Ordering::Relaxed);
+        endpoint.vitals.health.store(EJECTED, Ordering::Relaxed);
     }
     assert!((6_500..7_500).contains(&own()), "{}", own());
 }
@@ -179,7 +179,7 @@ fn a_new_endpoint_takes_its_share_step_by_step() {
 fn choices(kind: BalanceKind, weights: &[u32], out: Option<usize>, keys: usize) -> Vec<usize> {
     let cluster = cluster(kind, weights, |_, _| {});
     if let Some(out) = out {
-        cluster.endpoints.endpoints[out].health.store(EJECTED, Ordering::Relaxed);
+        cluster.endpoints.endpoints[out].vitals.health.store(EJECTED, Ordering::Relaxed);
     }
     let mut balancer = Balancer::new(kind, 0, 1, 1);
     let pick = |key: usize| balancer.pick(&cluster, &ask(&|_| 0, &[], Some(hash_of(format!("key-{key}").as_bytes()))));

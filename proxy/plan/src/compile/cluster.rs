@@ -9,7 +9,7 @@ use super::http2::{check_auto, check_http2};
 use super::problem::{Place, Problems};
 use super::unique;
 use crate::model::{self, BalanceKind, ClusterPolicy, Model};
-use crate::snapshot::{Cluster, ConnectionLimits, Endpoint, EndpointSet, Pool, endpoint, written_down};
+use crate::snapshot::{Cluster, ConnectionLimits, EndpointSet, Pool, Wanted, departed, endpoint, written_down};
 use crate::tls::ClientTls;
 
 pub(super) fn check_clusters(model: &Model, problems: &mut Problems) {
@@ -123,39 +123,25 @@ pub(super) fn cluster(
     ourselves: &impl Fn(&SocketAddr) -> bool,
     policies: &mut Vec<Arc<ClusterPolicy>>,
 ) -> Cluster {
-    let known = |address: &model::Address, wanted: &model::Endpoint| {
-        let found = old?.endpoints.endpoints.iter().find(|endpoint| {
-            endpoint.address == *address && endpoint.weight == wanted.weight && endpoint.placement == wanted.placement
-        });
-        found
-            .filter(|endpoint| {
-                endpoint.is_ourselves == matches!(address, model::Address::Tcp(address) if ourselves(address))
-            })
-            .cloned()
-    };
     let names = names(wanted);
     let mut endpoints: Vec<_> = wanted
         .endpoints
         .iter()
         .filter_map(|wanted| Some((written_down(&wanted.target)?, wanted)))
         .map(|(address, one)| {
-            known(&address, one).unwrap_or_else(|| {
-                // What is in flight there counts on, whatever else has changed.
-                let gate = old.and_then(|old| old.endpoints.endpoints.iter().find(|known| known.address == address));
-                let gate = gate.map(|known| known.gate.clone()).unwrap_or_default();
-                let made = endpoint(&wanted.name, address, one.weight, registry, ourselves);
-                Arc::new(Endpoint { placement: one.placement.clone(), gate, ..made })
-            })
+            let one = Wanted { address, weight: one.weight, placement: &one.placement, is_named: false };
+            endpoint(&wanted.name, one, old, registry, ourselves)
         })
         .collect();
     if let Some(old) = old.filter(|old| old.names == names) {
         // Until the names are resolved again, what they last said holds.
-        for resolved in &old.endpoints.endpoints {
-            if !endpoints.iter().any(|endpoint| endpoint.address == resolved.address) && !names.is_empty() {
+        for resolved in old.endpoints.endpoints.iter().filter(|endpoint| endpoint.is_named) {
+            if !endpoints.iter().any(|endpoint| endpoint.address == resolved.address) {
                 endpoints.push(resolved.clone());
             }
         }
     }
+    let departed = old.filter(|_| !names.is_empty()).map(|old| departed(&endpoints, old)).unwrap_or_default();
     Cluster {
         name: Arc::from(wanted.name.as_str()),
         endpoints: Arc::new(EndpointSet::new(endpoints, wanted.balance, old.map(|old| &*old.endpoints))),
@@ -163,6 +149,7 @@ pub(super) fn cluster(
             .filter(|old| *old.policy == wanted.policy)
             .map_or_else(|| share(policies, &wanted.policy), |old| old.policy.clone()),
         placements: placements(wanted),
+        departed,
         names,
         balance: wanted.balance,
         connect_timeout: wanted.connect_timeout,

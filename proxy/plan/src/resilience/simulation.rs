@@ -147,7 +147,7 @@ fn book(cluster: &Cluster, endpoint: usize, failed: bool, now: u64, random: u64)
     let endpoint = &cluster.endpoints.endpoints[endpoint];
     let event = if failed { Event::GatewayError } else { Event::Success };
     if let Some(cause) = endpoint.vitals.book(policy, event) {
-        endpoint.vitals.eject(&endpoint.health, policy, cause, now, random);
+        endpoint.vitals.eject(policy, cause, now, random);
     }
 }
 
@@ -213,7 +213,7 @@ fn a_total_outage_does_not_multiply_the_load_on_the_next_tier() {
         // Nor in any one second; what arrives in one varies by itself.
         let peak = seen.peak(10..20) as f64 / rate;
         assert!(peak <= 1.2, "{rate}/s, {pace_ms} ms: {peak:.3} in one second");
-        let out = |index: usize| cluster.endpoints.endpoints[index].health.load(Ordering::Relaxed) != 0;
+        let out = |index: usize| cluster.endpoints.endpoints[index].vitals.health.load(Ordering::Relaxed) != 0;
         assert!((0..10).all(out), "the first tier is out");
     }
 }

@@ -1,9 +1,9 @@
 //! Clusters and endpoints in their compiled form.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use onehop_meter::{ClusterMeters, EndpointMeters, PerCore, Registry};
@@ -73,6 +73,8 @@ pub struct Cluster {
     pub policy: Arc<ClusterPolicy>,
     /// Where those stand that its names are resolved into, in the names' order.
     pub(crate) placements: Vec<Placement>,
+    /// What is known of addresses that it had before: a name that flaps brings them back.
+    pub(crate) departed: Vec<Departed>,
     /// Its endpoints by label, where routes ask for that.
     pub subsets: Vec<Subset>,
     /// Keeps clients at their endpoints.
@@ -126,7 +128,7 @@ impl EndpointSet {
     }
 }
 
-/// One endpoint. Its identity is the cluster and the address.
+/// One endpoint. Its identity is the cluster and the address: what is known of that outlives every other change.
 pub struct Endpoint {
     /// Where.
     pub address: Address,
@@ -134,12 +136,12 @@ pub struct Endpoint {
     pub weight: u32,
     /// One of our own listeners: sending there would go round in circles.
     pub is_ourselves: bool,
-    /// Health bits that every core reads; zero is healthy.
-    pub health: AtomicU32,
+    /// It was not written down: a name says so, for now.
+    pub is_named: bool,
     /// Where it stands among the others.
     pub placement: Placement,
-    /// What requests experienced with it.
-    pub vitals: Vitals,
+    /// Its health, and what requests experienced with it.
+    pub vitals: Arc<Vitals>,
     /// Requests and TCP connections in flight, counted where they are limited.
     pub gate: Arc<Gate>,
     /// Its meters.
@@ -153,26 +155,35 @@ impl Endpoint {
             address,
             weight: 1,
             is_ourselves: false,
-            health: AtomicU32::new(0),
+            is_named: false,
             placement: Placement::default(),
-            vitals: Vitals::default(),
+            vitals: Arc::default(),
             gate: Arc::default(),
             meters,
         }
     }
-}
 
-impl Endpoint {
     /// Whether requests may go there.
     pub fn is_usable(&self) -> bool {
-        self.health.load(Ordering::Relaxed) == 0
+        self.vitals.health.load(Ordering::Relaxed) == 0
     }
 
     /// Whether requests may go there when hardly any endpoint is healthy: whatever is known, except by hand.
     pub fn may_panic(&self) -> bool {
-        self.health.load(Ordering::Relaxed) & DRAINED == 0
+        self.vitals.health.load(Ordering::Relaxed) & DRAINED == 0
     }
 }
+
+/// What is known of an address that its name does not give at the moment.
+#[derive(Clone)]
+pub(crate) struct Departed {
+    address: Address,
+    vitals: Arc<Vitals>,
+    gate: Arc<Gate>,
+}
+
+/// Addresses of a cluster that are remembered at most.
+const MAX_DEPARTED: usize = 256;
 
 impl Cluster {
     pub(super) fn resolve(
@@ -182,42 +193,29 @@ impl Cluster {
         ourselves: impl Fn(&SocketAddr) -> bool,
         now: u64,
     ) -> Cluster {
-        let mut targets: Vec<(Address, u32, Placement)> = Vec::new();
-        let named = self.names.iter().zip(&self.placements).flat_map(|((name, port, weight), placement)| {
-            let found = resolved.get(name).into_iter().flatten();
-            found.map(move |ip| (SocketAddr::new(*ip, *port), *weight, placement))
-        });
-        for endpoint in &self.endpoints.endpoints {
-            let is_static = !self.is_resolved(&endpoint.address);
-            if is_static {
-                targets.push((endpoint.address.clone(), endpoint.weight, endpoint.placement.clone()));
+        // What was written down stays as it is.
+        let mut endpoints: Vec<_> =
+            self.endpoints.endpoints.iter().filter(|endpoint| !endpoint.is_named).cloned().collect();
+        let mut seen: HashSet<Address> = endpoints.iter().map(|endpoint| endpoint.address.clone()).collect();
+        for ((name, port, weight), placement) in self.names.iter().zip(&self.placements) {
+            for ip in resolved.get(name).into_iter().flatten() {
+                let address = Address::Tcp(SocketAddr::new(*ip, *port));
+                if !seen.insert(address.clone()) {
+                    continue;
+                }
+                let wanted = Wanted { address, weight: *weight, placement, is_named: true };
+                let is_new = !self.knows(&wanted.address);
+                let endpoint = endpoint(&self.name, wanted, Some(self), registry, &ourselves);
+                // The first ones serve with the cluster, the later ones begin slowly.
+                if is_new && !self.endpoints.endpoints.is_empty() {
+                    endpoint.vitals.begins(now);
+                }
+                endpoints.push(endpoint);
             }
         }
-        for (address, weight, placement) in named {
-            if !targets.iter().any(|(known, ..)| *known == Address::Tcp(address)) {
-                targets.push((Address::Tcp(address), weight, placement.clone()));
-            }
-        }
-        let endpoints = targets
-            .into_iter()
-            .map(|(address, weight, placement)| {
-                // What is known of an address stays with it, whatever order the names came in.
-                let known =
-                    self.endpoints.endpoints.iter().find(|known| {
-                        known.address == address && known.weight == weight && known.placement == placement
-                    });
-                known.cloned().unwrap_or_else(|| {
-                    let new = Endpoint { placement, ..endpoint(&self.name, address, weight, registry, &ourselves) };
-                    // The first ones serve with the cluster, the later ones begin slowly.
-                    if !self.endpoints.endpoints.is_empty() {
-                        new.vitals.begins(now);
-                    }
-                    Arc::new(new)
-                })
-            })
-            .collect();
         let mut resolved = Cluster {
             name: self.name.clone(),
+            departed: departed(&endpoints, self),
             endpoints: Arc::new(EndpointSet::new(endpoints, self.balance, Some(&self.endpoints))),
             policy: self.policy.clone(),
             placements: self.placements.clone(),
@@ -262,33 +260,76 @@ impl Cluster {
             && self.subsets.iter().map(|subset| &subset.labels).eq(old.subsets.iter().map(|subset| &subset.labels))
     }
 
-    /// Whether an endpoint came from a name: its port is a name's and it was not written down.
-    fn is_resolved(&self, address: &Address) -> bool {
-        match address {
-            Address::Tcp(address) => self.names.iter().any(|(_, port, _)| *port == address.port()),
-            Address::Unix(_) => false,
-        }
+    fn knows(&self, address: &Address) -> bool {
+        self.endpoints.endpoints.iter().any(|endpoint| endpoint.address == *address)
+            || self.departed.iter().any(|departed| departed.address == *address)
+    }
+
+    /// How many addresses are remembered that its names do not give at the moment.
+    pub fn remembered(&self) -> usize {
+        self.departed.len()
     }
 }
 
-/// Makes an endpoint's part.
+/// The addresses that an older version had or remembered and that are not among these endpoints: those that were out of
+/// service go last, then those that left long ago.
+pub(crate) fn departed(endpoints: &[Arc<Endpoint>], old: &Cluster) -> Vec<Departed> {
+    let present: HashSet<&Address> = endpoints.iter().map(|endpoint| &endpoint.address).collect();
+    let left = old.endpoints.endpoints.iter().map(|endpoint| Departed {
+        address: endpoint.address.clone(),
+        vitals: endpoint.vitals.clone(),
+        gate: endpoint.gate.clone(),
+    });
+    let mut all: Vec<_> =
+        left.chain(old.departed.iter().cloned()).filter(|departed| !present.contains(&departed.address)).collect();
+    if all.len() > MAX_DEPARTED {
+        all.sort_by_key(|departed| departed.vitals.health.load(Ordering::Relaxed) == 0);
+        all.truncate(MAX_DEPARTED);
+    }
+    all
+}
+
+/// What an endpoint is to be.
+pub(crate) struct Wanted<'a> {
+    pub address: Address,
+    pub weight: u32,
+    pub placement: &'a Placement,
+    pub is_named: bool,
+}
+
+/// An endpoint's part: the very same where nothing of it has changed, and else one that goes on with what is known of its
+/// address.
 pub(crate) fn endpoint(
     cluster: &str,
-    address: Address,
-    weight: u32,
+    wanted: Wanted<'_>,
+    old: Option<&Cluster>,
     registry: &Registry,
     ourselves: impl Fn(&SocketAddr) -> bool,
-) -> Endpoint {
-    Endpoint {
+) -> Arc<Endpoint> {
+    let Wanted { address, weight, placement, is_named } = wanted;
+    let is_ourselves = matches!(&address, Address::Tcp(address) if address.port() != 0 && ourselves(address));
+    let known = old.and_then(|old| old.endpoints.endpoints.iter().find(|known| known.address == address));
+    if let Some(known) = known
+        && known.placement == *placement
+        && (known.weight, known.is_named, known.is_ourselves) == (weight, is_named, is_ourselves)
+    {
+        return known.clone();
+    }
+    let departed = || old.and_then(|old| old.departed.iter().find(|departed| departed.address == address));
+    let (vitals, gate) = match known {
+        Some(known) => (known.vitals.clone(), known.gate.clone()),
+        None => departed().map(|known| (known.vitals.clone(), known.gate.clone())).unwrap_or_default(),
+    };
+    Arc::new(Endpoint {
         weight,
-        is_ourselves: matches!(&address, Address::Tcp(address) if address.port() != 0 && ourselves(address)),
-        health: AtomicU32::new(0),
-        placement: Placement::default(),
-        vitals: Vitals::default(),
-        gate: Arc::default(),
+        is_ourselves,
+        is_named,
+        placement: placement.clone(),
+        vitals,
+        gate,
         meters: registry.endpoint(cluster, &address.to_string()),
         address,
-    }
+    })
 }
 
 /// The endpoints that need no resolving.

@@ -19,7 +19,7 @@ use crate::model::AccessLog;
 use crate::route::HostTable;
 pub use choice::{Sticky, Subset};
 pub use cluster::{Cluster, ConnectionLimits, Endpoint, EndpointSet, Pool};
-pub(crate) use cluster::{endpoint, written_down};
+pub(crate) use cluster::{Wanted, departed, endpoint, written_down};
 pub use listener::{HttpPolicy, Listener, TcpPolicy};
 pub use route::{ClusterRef, Defaults, Route, Split};
 

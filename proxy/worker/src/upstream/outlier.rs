@@ -30,13 +30,12 @@ pub fn report(cluster: &ClusterState, endpoint: &EndpointState, event: Event, la
     let Some(cause) = part.vitals.book(policy, event) else { return };
     let endpoints = &config.endpoints.endpoints;
     let is_ejected = |endpoint: &&std::sync::Arc<onehop_plan::Endpoint>| {
-        endpoint.health.load(std::sync::atomic::Ordering::Relaxed) & EJECTED != 0
+        endpoint.vitals.health.load(std::sync::atomic::Ordering::Relaxed) & EJECTED != 0
     };
     let ejected = endpoints.iter().filter(is_ejected).count();
     // One may always go; an only endpoint has nobody to take its place.
     let allowed = (endpoints.len() * policy.max_percent as usize / 100).max(1).min(endpoints.len() - 1);
-    if ejected < allowed && part.vitals.eject(&part.health, policy, cause, now, now.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    {
+    if ejected < allowed && part.vitals.eject(policy, cause, now, now.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
         config.meters.core(cluster.core).ejections.add(1);
     }
 }

@@ -62,20 +62,23 @@ fn named(address: SocketAddr, name: &'static str) -> Option<SocketAddr> {
     Some(address)
 }
 
-fn launcher() -> Option<PathBuf> {
+/// Runs a program with this name server.
+fn launcher(server: &str, options: &str) -> Option<PathBuf> {
     let folder = folder();
     let (resolv, script) = (folder.join("resolv.conf"), folder.join("launch"));
-    std::fs::write(&resolv, "nameserver 127.77.0.1\noptions timeout:1 attempts:1\n").ok()?;
+    std::fs::write(&resolv, format!("nameserver {server}\noptions {options}\n")).ok()?;
     let inner = format!("mount --bind {} /etc/resolv.conf && exec \"$0\" \"$@\"", resolv.display());
     std::fs::write(&script, format!("#!/bin/sh\nexec unshare -m sh -c '{inner}' \"$@\"\n")).ok()?;
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).ok()?;
     let works = std::process::Command::new(&script).args(["cat", "/etc/resolv.conf"]).output().ok()?;
-    works.stdout.starts_with(b"nameserver 127.77.0.1").then_some(script)
+    works.stdout.starts_with(format!("nameserver {server}\n").as_bytes()).then_some(script)
 }
 
 #[test]
 fn names_that_vanish_and_flap_keep_what_was_known() {
-    let (Ok(socket), Some(launcher)) = (UdpSocket::bind("127.77.0.1:53"), launcher()) else {
+    let (Ok(socket), Some(launcher)) =
+        (UdpSocket::bind("127.77.0.1:53"), launcher("127.77.0.1", "timeout:1 attempts:1"))
+    else {
         eprintln!("skipped: it needs root for port 53 and for a mount namespace");
         return;
     };
@@ -126,4 +129,41 @@ fn names_that_vanish_and_flap_keep_what_was_known() {
     });
     // No route was compiled again for any of it.
     assert_eq!(proxy.metric("onehop_config_reloads_total", ""), 0.0);
+}
+
+#[test]
+fn a_mute_name_server_keeps_nothing_waiting() {
+    // It takes queries and never answers.
+    let (Ok(mute), Some(launcher)) =
+        (UdpSocket::bind("127.77.0.2:53"), launcher("127.77.0.2", "timeout:30 attempts:1"))
+    else {
+        eprintln!("skipped: it needs root for port 53 and for a mount namespace");
+        return;
+    };
+    let checked = TcpListener::bind("127.0.0.1:0").expect("binds");
+    // A thousand names: whatever is awaited below, the look-ups of some have not even begun by then.
+    let names: Vec<String> = (0..1000).map(|name| format!("\"n{name}.test:80\"")).collect();
+    let port = checked.local_addr().expect("bound").port();
+    let text = format!(
+        "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"c\"\n[[cluster]]\nname = \"c\"\n\
+         endpoints = [{}]\n[[cluster]]\nname = \"checked\"\nendpoints = [\"127.0.0.1:{port}\"]\n\
+         health = {{ tcp = true, interval = \"10ms\", timeout = \"60s\" }}\n",
+        names.join(", ")
+    );
+    let config = folder().join("onehop.toml");
+    std::fs::write(&config, &text).expect("writes");
+    let mut proxy = Proxy::start_file(config, &[], Some(&launcher));
+    mute.recv(&mut [0; 1500]).expect("a query");
+    // Look-ups are outstanding as long as not every name has been given up once.
+    let given_up = |proxy: &Proxy| proxy.metric("onehop_dns_failures_total", "");
+    checked.accept().expect("a check");
+    checked.accept().expect("another check");
+    std::fs::write(&proxy.config, text + "[[cluster]]\nname = \"further\"\nendpoints = [\"127.0.0.1:9\"]\n")
+        .expect("writes");
+    proxy.signal("HUP");
+    eventually("it is reloaded", || proxy.metric("onehop_config_reloads_total", "") >= 1.0);
+    let before = given_up(&proxy);
+    assert!(before < 1000.0, "all of that came before the last look-up had ended: {before}");
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait(), 0);
 }

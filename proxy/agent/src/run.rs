@@ -102,6 +102,7 @@ async fn watch(agent: Agent, serving: impl FnOnce(Option<SocketAddr>)) -> std::i
     let mut endings = Endings::new()?;
     let (mut hangup, mut reopen) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
     let mut names = Names::new();
+    let registry = lock(&shared).publisher.registry().clone();
     let mut identities = Identities::start(&shared);
     serving(served.as_ref().map(|served| served.address));
     let mut tick = tokio::time::interval(LOOK);
@@ -111,10 +112,15 @@ async fn watch(agent: Agent, serving: impl FnOnce(Option<SocketAddr>)) -> std::i
                 if files.as_mut().is_some_and(Watch::look) {
                     reload(&mut files, &shared, &log).await;
                 }
-                refresh(&mut names, &shared).await;
+                look_up(&mut names, &shared);
                 show_identity(&shared);
                 look_after(&shared);
                 clear_out(&shared);
+            }
+            changed = names.changed(&registry) => {
+                if !changed.is_empty() {
+                    lock(&shared).publisher.resolve(changed);
+                }
             }
             Some(sent) = identities.next() => renew(sent, &shared).await,
             _ = hangup.recv() => reload(&mut files, &shared, &log).await,
@@ -303,20 +309,11 @@ fn look_after(shared: &Shared) {
     status.health.tick(&snapshot, &registry);
 }
 
-async fn refresh(names: &mut Names, shared: &Shared) {
-    let (snapshot, registry) = {
-        let status = lock(shared);
-        let Some(snapshot) = status.publisher.snapshot().cloned() else {
-            return;
-        };
-        (snapshot, status.publisher.registry().clone())
-    };
-    if snapshot.clusters.iter().all(|cluster| cluster.names.is_empty()) {
-        return;
-    }
-    let changed = names.refresh(&snapshot, &registry).await;
-    if !changed.is_empty() {
-        lock(shared).publisher.resolve(changed);
+/// Begins to look up the names that are due.
+fn look_up(names: &mut Names, shared: &Shared) {
+    let snapshot = lock(shared).publisher.snapshot().cloned();
+    if let Some(snapshot) = snapshot {
+        names.look_up(&snapshot);
     }
 }
 

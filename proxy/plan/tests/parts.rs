@@ -12,7 +12,7 @@ use onehop_plan::model::{
     Target,
 };
 use onehop_plan::outlier::{Cause, DRAINED, EJECTED, Outlier};
-use onehop_plan::{Snapshot, compile};
+use onehop_plan::{Place, Snapshot, compile};
 
 fn cluster(name: &str, target: EndpointTarget) -> Cluster {
     let mut cluster = Cluster {
@@ -268,4 +268,26 @@ fn what_is_known_of_an_address_comes_back_with_it_when_its_name_flaps() {
     assert!(other.clusters[0].remembered() <= 256);
     let back = other.with_resolved(&found(&[1]), &registry, 9999, 6);
     assert_eq!(health(&back, "10.0.0.1:8080").load(Relaxed), DRAINED);
+}
+
+#[test]
+fn more_priorities_than_there_are_tiers_are_refused() {
+    let mut model = of(&[
+        "10.0.0.1:80",
+        "10.0.0.2:80",
+        "10.0.0.3:80",
+        "10.0.0.4:80",
+        "10.0.0.5:80",
+        "10.0.0.6:80",
+        "10.0.0.7:80",
+        "10.0.0.8:80",
+        "10.0.0.9:80",
+    ]);
+    let all = &mut model.clusters[0].endpoints;
+    // With gaps, which are no matter.
+    all.iter_mut().enumerate().for_each(|(at, endpoint)| endpoint.placement.priority = at as u32 * 3);
+    let Err(problems) = compile(&model, &Registry::new(1), None) else { panic!("the ninth could never be used") };
+    assert_eq!(problems[0].place, Place::Cluster(0, "endpoints"), "{problems:?}");
+    model.clusters[0].endpoints[8].placement.priority = 21;
+    made(&model, &Registry::new(1), None);
 }

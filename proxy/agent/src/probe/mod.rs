@@ -46,6 +46,8 @@ pub struct Health {
     ejected: HashSet<Key>,
     results: (UnboundedSender<Found>, UnboundedReceiver<Found>),
     under_way: usize,
+    /// The snapshot that was looked at last.
+    generation: u64,
     seed: u64,
 }
 
@@ -58,6 +60,7 @@ impl Health {
             ejected: HashSet::new(),
             results: unbounded_channel(),
             under_way: 0,
+            generation: 0,
             seed: 0x9e37_79b9_7f4a_7c15,
         }
     }
@@ -70,6 +73,9 @@ impl Health {
     /// Called several times a second.
     pub fn tick(&mut self, snapshot: &Snapshot, registry: &Registry) {
         let now = Instant::now();
+        if self.generation != snapshot.generation {
+            self.follow(snapshot);
+        }
         self.take_results(snapshot, registry);
         let watched = |cluster: &&Arc<Cluster>| cluster.policy.probe.is_some() || cluster.policy.outlier.is_some();
         for cluster in snapshot.clusters.iter().filter(watched) {
@@ -86,17 +92,27 @@ impl Health {
             }
         }
         self.tell(snapshot);
-        // What is gone is forgotten, so that a name that flaps does not fill the memory.
-        let known = |key: &Key| {
-            snapshot.clusters.iter().any(|cluster| {
-                cluster.name == key.0
-                    && cluster.policy.probe.is_some()
-                    && cluster.endpoints.endpoints.iter().any(|endpoint| endpoint.address == key.1)
-            })
-        };
-        if self.checked.len() > snapshot.clusters.iter().map(|cluster| cluster.endpoints.endpoints.len()).sum() {
-            self.checked.retain(|key, _| known(key));
+    }
+
+    /// Forgets what is gone, so that a name that flaps does not fill the memory, and lets in whom nobody would let in any
+    /// more: a state outlives the configuration that led to it.
+    fn follow(&mut self, snapshot: &Snapshot) {
+        let mut known: HashSet<Key> = HashSet::new();
+        for cluster in &snapshot.clusters {
+            let policy = &cluster.policy;
+            let kept = [(EJECTED, policy.outlier.is_some()), (UNHEALTHY, policy.probe.is_some())];
+            let orphaned = kept.iter().filter(|(_, is_kept)| !is_kept).fold(0, |bits, (bit, _)| bits | bit);
+            for endpoint in &cluster.endpoints.endpoints {
+                if endpoint.vitals.health.load(Relaxed) & orphaned != 0 {
+                    endpoint.vitals.health.fetch_and(!orphaned, Relaxed);
+                }
+                if policy.probe.is_some() {
+                    known.insert((cluster.name.clone(), endpoint.address.clone()));
+                }
+            }
         }
+        self.checked.retain(|key, _| known.contains(key));
+        self.generation = snapshot.generation;
     }
 
     /// Says which endpoints have been ejected since it was called last, and which are let in again.
@@ -164,11 +180,12 @@ impl Health {
     fn take_results(&mut self, snapshot: &Snapshot, registry: &Registry) {
         while let Ok((key, result)) = self.results.1.try_recv() {
             self.under_way = self.under_way.saturating_sub(1);
+            // It has ended, whether or not anybody wants to know what it found.
+            let Some(checked) = self.checked.get_mut(&key) else { continue };
+            checked.under_way = false;
             let Some(cluster) = snapshot.clusters.iter().find(|cluster| cluster.name == key.0) else { continue };
             let endpoint = cluster.endpoints.endpoints.iter().find(|endpoint| endpoint.address == key.1);
             let (Some(endpoint), Some(probe)) = (endpoint, &cluster.policy.probe) else { continue };
-            let Some(checked) = self.checked.get_mut(&key) else { continue };
-            checked.under_way = false;
             let is_out = endpoint.vitals.health.load(Relaxed) & UNHEALTHY != 0;
             match result {
                 Ok(()) => {
@@ -251,5 +268,78 @@ impl Health {
             let endpoint = &endpoints[index];
             endpoint.vitals.eject(policy, cause, clock::now(), random);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onehop_plan::model::{self, EndpointTarget, Listener, Model, ProbeKind};
+    use onehop_plan::outlier::DRAINED;
+
+    use super::*;
+
+    fn model(address: std::net::SocketAddr, probe: Option<Probe>) -> Model {
+        let target = EndpointTarget::Address(Address::Tcp(address));
+        let endpoints = vec![model::Endpoint { target, weight: 1, placement: Default::default() }];
+        let policy = model::ClusterPolicy { probe, ..model::ClusterPolicy::default() };
+        Model {
+            listeners: vec![Listener { name: "l".to_owned(), ..Listener::default() }],
+            clusters: vec![model::Cluster { name: "c".to_owned(), endpoints, policy, ..model::Cluster::default() }],
+            ..Model::default()
+        }
+    }
+
+    fn probe() -> Probe {
+        Probe {
+            kind: ProbeKind::Tcp,
+            interval: Duration::from_millis(10),
+            timeout: Duration::from_secs(60),
+            healthy: 1,
+            unhealthy: 1,
+            ..Probe::default()
+        }
+    }
+
+    async fn until(health: &mut Health, snapshot: &Snapshot, registry: &Registry, under_way: usize) {
+        let looks = async {
+            while health.under_way != under_way {
+                health.tick(snapshot, registry);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), looks).await.expect("checks go on");
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_comes_back_is_checked_again() {
+        let origin = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        let address = origin.local_addr().expect("bound");
+        let registry = Registry::new(1);
+        let there = onehop_plan::compile(&model(address, Some(probe())), &registry, None).expect("compiles");
+        // Elsewhere, and nothing of it is checked: what ends is the check that was under way.
+        let gone = model(([127, 0, 0, 2], 9).into(), None);
+        let gone = onehop_plan::compile(&gone, &registry, Some(&there)).expect("compiles");
+        let mut health = Health::new();
+        until(&mut health, &there, &registry, 1).await;
+        until(&mut health, &gone, &registry, 0).await;
+        assert!(health.checked.is_empty(), "it is forgotten");
+        let back = onehop_plan::compile(&model(address, Some(probe())), &registry, Some(&gone)).expect("compiles");
+        until(&mut health, &back, &registry, 1).await;
+    }
+
+    #[tokio::test]
+    async fn who_was_put_out_by_what_is_no_longer_configured_is_let_in() {
+        let address = ([127, 0, 0, 1], 9).into();
+        let registry = Registry::new(1);
+        let first = onehop_plan::compile(&model(address, Some(probe())), &registry, None).expect("compiles");
+        let bits = |snapshot: &Snapshot| snapshot.clusters[0].endpoints.endpoints[0].vitals.health.load(Relaxed);
+        let vitals = &first.clusters[0].endpoints.endpoints[0].vitals;
+        vitals.health.store(DRAINED | UNHEALTHY | EJECTED, Relaxed);
+        let mut health = Health::new();
+        health.tick(&first, &registry);
+        assert_eq!(bits(&first), DRAINED | UNHEALTHY, "nothing ejects here");
+        let second = onehop_plan::compile(&model(address, None), &registry, Some(&first)).expect("compiles");
+        health.tick(&second, &registry);
+        assert_eq!(bits(&second), DRAINED, "by hand is by hand");
     }
 }

@@ -6,6 +6,9 @@ use super::{Ask, Choice};
 /// Observations lose their weight with this time constant, in nanoseconds.
 const DECAY_NS: f64 = 10e9;
 
+/// What a failure counts as at least: refusing is quick, and must not look like a quick answer.
+const FAILURE_NS: u64 = 1_000_000_000;
+
 /// An endpoint's latency on one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Ewma {
@@ -27,6 +30,11 @@ impl Ewma {
         self.at = now.max(1);
     }
 
+    /// No answer came, after so long: a peak.
+    pub fn observe_failure(&mut self, waited_ns: u64, now: u64) {
+        self.observe(waited_ns.max(FAILURE_NS), now);
+    }
+
     fn weight(&self, now: u64) -> f64 {
         // A clock that jumped back has not moved.
         (-(now.saturating_sub(self.at) as f64) / DECAY_NS).exp()
@@ -43,7 +51,8 @@ pub(super) fn cost(choice: &Choice<'_>, ask: &Ask<'_>, index: usize) -> f64 {
     let load = f64::from((ask.load)(index));
     let weight = f64::from(choice.weight(index).max(1));
     match (ask.latency)(index) {
-        Some(latency) => latency.max(1.0) * (load + 1.0) / weight,
+        // Idle, endpoints differ by latency alone: those looked at were drawn by their weights.
+        Some(latency) => latency.max(1.0) * (load / weight + 1.0),
         // Unknown: the first request finds out, the others wait for what it finds.
         None if load == 0.0 => 0.0,
         None => f64::MAX,

@@ -1,5 +1,6 @@
 //! The power of random choices: of a few endpoints chosen at random, the one that costs least. Nearly as even as looking
-//! at all of them, and it does not herd. The cost is the requests in flight for the weight, or the expected latency.
+//! at all of them, and it does not herd. The cost is the requests in flight for the weight, or the expected latency. They
+//! are drawn by weight and the first drawn wins a tie, so that idle endpoints get their shares as busy ones do.
 //!
 //! A core counts only its own requests in flight, so the more cores there are, the less two numbers tell apart: by
 //! requests in flight three endpoints are looked at, by latency, which every core learns for itself, two.
@@ -25,8 +26,12 @@ pub(super) fn pick(
     let mut seen = [usize::MAX; BY_LOAD];
     let mut best: Option<(usize, f64)> = None;
     for look in 0..looks.min(count).min(BY_LOAD) {
-        // Twenty bits each; the next one that was not looked at yet instead of one that was.
-        let mut at = ((random >> (20 * look)) as usize % (1 << 20) * count) >> 20;
+        let mut at = match choice.sums {
+            // Twenty bits each.
+            [] => ((random >> (20 * look)) as usize % (1 << 20) * count) >> 20,
+            sums => draw(state, sums, &seen[..look]),
+        };
+        // The next one that was not looked at yet instead of one that was.
         while seen[..look].contains(&at) {
             at = (at + 1) % count;
         }
@@ -44,4 +49,15 @@ pub(super) fn pick(
         let candidates = choice.indices().filter(|index| choice.is_candidate(*index));
         candidates.min_by(|one, other| cost(*one).total_cmp(&cost(*other)))
     })
+}
+
+/// A place by weight, one that was not seen yet if a few draws find one.
+fn draw(state: &mut random::State, sums: &[u64], seen: &[usize]) -> usize {
+    let total = sums.last().copied().unwrap_or(0);
+    let mut once = || {
+        let value = (u128::from(state.next()) * u128::from(total)) >> 64;
+        sums.partition_point(|sum| u128::from(*sum) <= value).min(sums.len() - 1)
+    };
+    let first = once();
+    if !seen.contains(&first) { first } else { (0..3).map(|_| once()).find(|at| !seen.contains(at)).unwrap_or(first) }
 }

@@ -20,6 +20,7 @@ pub use hashed::HashTable;
 
 use crate::model::BalanceKind;
 use crate::snapshot::{Cluster, EndpointSet, Subset};
+pub(crate) use view::MAX_TIERS;
 use view::View;
 
 /// The hash that choices by a value are made with: XXH64, as Envoy's hash policies have it.
@@ -107,14 +108,14 @@ impl Balancer {
             let usable = if group.panics { endpoint.may_panic() } else { endpoint.is_usable() };
             endpoint.weight > 0 && usable && !ask.avoid.contains(&index)
         };
-        let choice = Choice { set, members, candidate: &candidate };
+        let choice = Choice { set, members: &members.indices, sums: &members.sums, candidate: &candidate };
         // An endpoint that has just come takes its share step by step.
         for _ in 0..3 {
             let found = match &mut self.picker {
                 Picker::RoundRobin(state) => round_robin::pick(state, &choice),
                 Picker::LeastRequest => {
                     least_request::pick(&mut self.random, &choice, least_request::BY_LOAD, &|index| {
-                        f64::from((ask.load)(index) + 1) / f64::from(set.endpoints[index].weight.max(1))
+                        f64::from((ask.load)(index)) / f64::from(set.endpoints[index].weight.max(1))
                     })
                 }
                 Picker::PeakEwma => {
@@ -133,7 +134,7 @@ impl Balancer {
                 return Some(found);
             }
         }
-        (members.iter().map(|index| *index as usize)).find(|index| candidate(*index))
+        (members.indices.iter().map(|index| *index as usize)).find(|index| candidate(*index))
     }
 }
 
@@ -162,6 +163,8 @@ impl Chosen {
 struct Choice<'a> {
     set: &'a EndpointSet,
     members: &'a [u32],
+    /// The sums of their weights up to each; empty where all weigh the same.
+    sums: &'a [u64],
     candidate: &'a dyn Fn(usize) -> bool,
 }
 

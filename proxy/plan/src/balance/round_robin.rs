@@ -3,6 +3,9 @@
 
 use super::Choice;
 
+/// Picks that a core is ahead of the first one at most: rounds of very large weights are not walked through.
+const MAX_AHEAD: usize = 1024;
+
 /// Where the turn is.
 pub struct State {
     current: Vec<i64>,
@@ -22,18 +25,24 @@ pub(super) fn pick(state: &mut State, choice: &Choice<'_>) -> Option<usize> {
     if count == 0 {
         return None;
     }
-    if state.next == usize::MAX {
-        state.next = (state.offset * count) >> 16;
-    }
-    let weight = choice.weight(choice.members[0] as usize);
-    if choice.indices().all(|index| choice.weight(index) == weight) {
+    if choice.sums.is_empty() {
         return even(state, choice);
+    }
+    if state.current.is_empty() {
+        // Each core begins at its share of the round: otherwise the first requests of all cores go to the heaviest.
+        let round = choice.sums.last().map_or(0, |sum| usize::try_from(*sum).unwrap_or(MAX_AHEAD)).min(MAX_AHEAD);
+        for _ in 0..(state.offset * round) >> 16 {
+            weighted(state, choice);
+        }
     }
     weighted(state, choice)
 }
 
 fn even(state: &mut State, choice: &Choice<'_>) -> Option<usize> {
     let count = choice.members.len();
+    if state.next == usize::MAX {
+        state.next = (state.offset * count) >> 16;
+    }
     let start = state.next % count;
     let at =
         (0..count).map(|step| (start + step) % count).find(|at| choice.is_candidate(choice.members[*at] as usize))?;
@@ -42,12 +51,10 @@ fn even(state: &mut State, choice: &Choice<'_>) -> Option<usize> {
 }
 
 fn weighted(state: &mut State, choice: &Choice<'_>) -> Option<usize> {
-    let count = choice.members.len();
     state.current.resize(choice.set.endpoints.len(), 0);
     let mut total = 0;
     let mut best: Option<usize> = None;
-    for step in 0..count {
-        let index = choice.members[(state.next + step) % count] as usize;
+    for index in choice.indices() {
         if !choice.is_candidate(index) {
             continue;
         }

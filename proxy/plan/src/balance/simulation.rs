@@ -102,14 +102,39 @@ fn a_new_endpoint_is_probed_not_flooded() {
     assert_eq!(load[2], 1, "{load:?}");
 }
 
-/// Two tiers; the first fails altogether. Each request that meets a failed endpoint is retried once elsewhere until the
-/// endpoint is out: what the second tier gets is hardly more than what arrives.
+/// What a request met at an endpoint that refuses every connection at once, on several cores and without ejection.
 #[test]
-fn an_outage_of_a_tier_does_not_multiply_load_on_the_next() {
-    use std::sync::atomic::Ordering::Relaxed;
-    use std::time::Duration;
+fn an_endpoint_that_refuses_is_no_quick_one() {
+    for cores in [1, 8] {
+        let cluster = cluster(BalanceKind::PeakEwma, &[1; 10], |_, _| {});
+        let mut random = Random(5);
+        let mut balancers: Vec<Balancer> =
+            (0..cores).map(|core| Balancer::new(BalanceKind::PeakEwma, core, cores, core as u64 + 9)).collect();
+        let mut latency = vec![vec![Ewma::default(); 10]; cores];
+        let (mut refused, mut now) = (0, 1e9);
+        // Two seconds, in which a healthy endpoint takes about 200 ms: much longer than a refusal does.
+        while now < 3e9 {
+            now += random.exponential(MS);
+            let core = (random.unit() * cores as f64) as usize;
+            let expected = |index: usize| latency[core][index].expected(now as u64);
+            let ask = Ask { load: &|_| 0, latency: &expected, avoid: &[], hash: None, now: now as u64 };
+            let index = balancers[core].pick(&cluster, &ask).expect("healthy");
+            if index == 3 {
+                refused += 1;
+                latency[core][3].observe_failure(50_000, now as u64);
+            } else {
+                latency[core][index].observe((200.0 * MS) as u64, now as u64);
+            }
+        }
+        // Each core finds out once.
+        assert!(refused <= cores, "{cores} cores: {refused}");
+    }
+}
 
-    use crate::model::ClusterPolicy;
+/// However many cores there are: an endpoint that fails each request gets those before the threshold and those that were
+/// under way when it was reached, and no others.
+#[test]
+fn an_endpoint_that_fails_all_is_out_after_its_threshold_and_what_was_in_flight() {
     use crate::outlier::{Event, Outlier};
     let outlier = Outlier {
         consecutive_5xx: Some(5),
@@ -118,42 +143,44 @@ fn an_outage_of_a_tier_does_not_multiply_load_on_the_next() {
         success_rate: None,
         latency_factor: None,
         min_requests: 100,
-        interval: Duration::from_secs(10),
-        base: Duration::from_secs(30),
-        longest: Duration::from_secs(300),
+        interval: std::time::Duration::from_secs(10),
+        base: std::time::Duration::from_secs(30),
+        longest: std::time::Duration::from_secs(300),
         max_percent: 100,
     };
-    for kind in [BalanceKind::LeastRequest, BalanceKind::PeakEwma, BalanceKind::RoundRobin] {
-        for cores in [1, 8] {
-            let policy = ClusterPolicy { outlier: Some(outlier.clone()), ..ClusterPolicy::default() };
-            let place = |index: usize, placement: &mut crate::model::Placement| placement.priority = (index / 5) as u32;
-            let cluster = super::tests::cluster_with(kind, &[1; 10], place, policy);
-            let endpoints = &cluster.endpoints.endpoints;
-            let mut balancers: Vec<Balancer> = (0..cores).map(|core| Balancer::new(kind, core, cores, 3)).collect();
-            let (mut offered, mut second, mut failed) = (0u32, 0u32, 0u32);
-            for request in 0..20_000u64 {
-                let now = 1_000_000_000 + request * 100_000;
-                offered += 1;
-                let mut avoid = Vec::new();
-                for _ in 0..2 {
-                    let ask = Ask { load: &|_| 0, latency: &|_| None, avoid: &avoid, hash: None, now };
-                    let Some(index) = balancers[request as usize % cores].pick(&cluster, &ask) else { break };
-                    if index >= 5 {
-                        second += 1;
-                        break;
-                    }
+    let kinds = [BalanceKind::LeastRequest, BalanceKind::PeakEwma, BalanceKind::RoundRobin, BalanceKind::Random];
+    for (kind, cores, under_way) in kinds.into_iter().flat_map(|kind| [(kind, 2, 8), (kind, 16, 8), (kind, 16, 1)]) {
+        let cluster = cluster(kind, &[1; 10], |_, _| {});
+        let vitals = &cluster.endpoints.endpoints[3].vitals;
+        let mut random = Random(23);
+        let mut balancers: Vec<Balancer> =
+            (0..cores).map(|core| Balancer::new(kind, core, cores, core as u64 + 3)).collect();
+        let mut load = vec![[0u32; 10]; cores];
+        let mut running: Vec<(usize, usize)> = Vec::new();
+        let (mut failed, mut in_flight) = (0, None);
+        for step in 0..20_000u64 {
+            let now = 1_000_000_000 + step * 10_000;
+            if running.len() >= cores * under_way {
+                let (core, index) = running.swap_remove((random.unit() * running.len() as f64) as usize);
+                load[core][index] -= 1;
+                if index == 3 {
                     failed += 1;
-                    if let Some(cause) = endpoints[index].vitals.book(&outlier, Event::GatewayError) {
-                        endpoints[index].vitals.eject(&outlier, cause, now, 0);
+                    if let Some(cause) = vitals.book(&outlier, Event::GatewayError)
+                        && vitals.eject(&outlier, cause, now, 0)
+                    {
+                        in_flight = Some(load.iter().map(|core| core[3]).sum::<u32>());
                     }
-                    avoid.push(index);
                 }
             }
-            let out = endpoints[..5].iter().filter(|endpoint| endpoint.vitals.health.load(Relaxed) != 0).count();
-            assert_eq!(out, 5, "{kind:?}, {cores} cores");
-            assert!(f64::from(second) <= 1.2 * f64::from(offered), "{kind:?}, {cores} cores: {second} of {offered}");
-            // Nobody was asked after the threshold, but for what a core's view of some milliseconds let through.
-            assert!(failed <= 5 * 5 + 5 * cores as u32 * 110, "{kind:?}, {cores} cores: {failed}");
+            let core = step as usize % cores;
+            let ask = Ask { load: &|index| load[core][index], latency: &|_| Some(MS), avoid: &[], hash: None, now };
+            let index = balancers[core].pick(&cluster, &ask).expect("healthy");
+            load[core][index] += 1;
+            running.push((core, index));
         }
+        let in_flight = in_flight.expect("it is out");
+        assert!(in_flight <= (cores * under_way) as u32);
+        assert_eq!(load.iter().map(|core| core[3]).sum::<u32>(), 0, "{kind:?}: nothing is sent there any more");
+        assert_eq!(failed, 5 + in_flight, "{kind:?}, {cores} cores");
     }
 }

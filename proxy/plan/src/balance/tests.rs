@@ -73,6 +73,61 @@ fn round_robin_is_even_and_follows_weights_over_any_number_of_cores() {
 }
 
 #[test]
+fn cores_do_not_march_in_step_through_weights() {
+    for weights in [[5, 1, 1], [3, 2, 2]] {
+        let cluster = cluster(BalanceKind::RoundRobin, &weights, |_, _| {});
+        let total: u32 = weights.iter().sum();
+        for cores in [2, 16] {
+            let mut balancers: Vec<Balancer> =
+                (0..cores).map(|core| Balancer::new(BalanceKind::RoundRobin, core, cores, 1)).collect();
+            let mut sent = [0u32; 3];
+            for turn in 1..=70 {
+                for balancer in &mut balancers {
+                    sent[balancer.pick(&cluster, &ask(&|_| 0, &[], None)).expect("healthy")] += 1;
+                }
+                for (sent, weight) in sent.iter().zip(weights) {
+                    let due = f64::from(turn * cores as u32 * weight) / f64::from(total);
+                    let off = (f64::from(*sent) - due).abs();
+                    // In step, the heaviest would be most of the cores ahead after the first turn.
+                    assert!(
+                        off <= 1.0 + cores as f64 / 8.0,
+                        "{weights:?}, {cores} cores, turn {turn}: {sent}, due {due}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_are_followed_with_and_without_load() {
+    for kind in [BalanceKind::LeastRequest, BalanceKind::PeakEwma] {
+        for weights in [&[3, 1][..], &[3, 1, 3, 1, 3, 1], &[1, 3]] {
+            let cluster = cluster(kind, weights, |_, _| {});
+            let mut balancer = Balancer::new(kind, 0, 1, 7);
+            let (mut idle, mut load) = (vec![0u32; weights.len()], vec![0u32; weights.len()]);
+            for _ in 0..40_000 {
+                let alike = Ask { latency: &|_| Some(1e6), ..ask(&|_| 0, &[], None) };
+                idle[balancer.pick(&cluster, &alike).expect("healthy")] += 1;
+            }
+            // Nothing ends: what is in flight is what was sent.
+            for _ in 0..4_000 {
+                let under_way = |index: usize| load[index];
+                let busy = Ask { latency: &|_| Some(1e6), ..ask(&under_way, &[], None) };
+                let index = balancer.pick(&cluster, &busy).expect("healthy");
+                load[index] += 1;
+            }
+            let heavy = |sent: &[u32]| {
+                let of = sent.iter().zip(weights).filter(|(_, weight)| **weight == 3).map(|(sent, _)| sent);
+                f64::from(of.sum::<u32>()) / f64::from(sent.iter().sum::<u32>())
+            };
+            assert!((0.72..0.78).contains(&heavy(&load)), "{kind:?}, under load: {load:?}");
+            assert!((0.73..0.77).contains(&heavy(&idle)), "{kind:?}, idle: {idle:?}");
+        }
+    }
+}
+
+#[test]
 fn chance_is_even_enough_over_any_number_of_cores() {
     for kind in [BalanceKind::Random, BalanceKind::LeastRequest] {
         for cores in [2, 16] {

@@ -13,10 +13,37 @@ const STANDS_NS: u64 = 10_000_000;
 /// 1.4.
 const OVERPROVISION: f64 = 1.4;
 
+/// Some endpoints of a tier.
+#[derive(Default)]
+pub(super) struct Members {
+    /// Their indices.
+    pub indices: Vec<u32>,
+    /// The sums of their weights up to each; empty where all weigh the same.
+    pub sums: Vec<u64>,
+}
+
+impl Members {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn weigh(&mut self, set: &EndpointSet) {
+        let weight = |index: &u32| u64::from(set.endpoints[*index as usize].weight);
+        let first = self.indices.first().map(weight);
+        if self.indices.iter().any(|index| Some(weight(index)) != first) {
+            let mut sum = 0;
+            self.sums.extend(self.indices.iter().map(|index| {
+                sum += weight(index);
+                sum
+            }));
+        }
+    }
+}
+
 #[derive(Default)]
 struct Tier {
-    local: Vec<u32>,
-    others: Vec<u32>,
+    local: Members,
+    others: Members,
     /// Share of healthy endpoints in each.
     local_health: f64,
     others_health: f64,
@@ -62,8 +89,8 @@ impl View {
             if list.is_empty() { 0.0 } else { healthy as f64 / list.len() as f64 }
         };
         for tier in &mut self.tiers {
-            tier.local_health = share(&tier.local);
-            tier.others_health = share(&tier.others);
+            tier.local_health = share(&tier.local.indices);
+            tier.others_health = share(&tier.others.indices);
         }
     }
 
@@ -82,7 +109,11 @@ impl View {
             let tier = priorities.iter().position(|known| *known == endpoint.placement.priority).unwrap_or(0);
             let Some(tier) = self.tiers.get_mut(tier) else { continue };
             let is_local = zone.is_none() || endpoint.placement.zone.as_deref() == zone;
-            if is_local { &mut tier.local } else { &mut tier.others }.push(index as u32);
+            if is_local { &mut tier.local } else { &mut tier.others }.indices.push(index as u32);
+        }
+        for tier in &mut self.tiers {
+            tier.local.weigh(set);
+            tier.others.weigh(set);
         }
     }
 
@@ -90,7 +121,7 @@ impl View {
     pub fn choose(&self, random: &mut random::State) -> Chosen {
         let mut chosen = Chosen { tier: 0, local: true, panics: false };
         if let [only] = self.tiers.as_slice()
-            && only.others.is_empty()
+            && only.others.indices.is_empty()
         {
             chosen.panics = only.local_health < self.panic_share;
             return chosen;
@@ -98,7 +129,7 @@ impl View {
         let total: f64 = self.tiers.iter().map(Tier::capacity).sum();
         if total <= 0.0 {
             chosen.panics = self.panic_share > 0.0;
-            chosen.local = self.tiers.first().is_some_and(|tier| !tier.local.is_empty());
+            chosen.local = self.tiers.first().is_some_and(|tier| !tier.local.indices.is_empty());
             return chosen;
         }
         let unit = |random: &mut random::State| random.next() as f64 / u64::MAX as f64;
@@ -115,12 +146,13 @@ impl View {
         let tier = &self.tiers[chosen.tier];
         chosen.panics = total < 1.0 && tier.health() < self.panic_share;
         // The own zone keeps its requests while enough of it is healthy, and gives up the rest.
-        chosen.local = !tier.local.is_empty() && unit(random) < (tier.local_health * OVERPROVISION).min(1.0);
+        chosen.local = !tier.local.indices.is_empty() && unit(random) < (tier.local_health * OVERPROVISION).min(1.0);
         chosen
     }
 
     /// The members of a group.
-    pub fn members(&self, group: Chosen) -> &[u32] {
-        self.tiers.get(group.tier).map_or(&[], |tier| if group.local { &tier.local } else { &tier.others })
+    pub fn members(&self, group: Chosen) -> &Members {
+        static NONE: Members = Members { indices: Vec::new(), sums: Vec::new() };
+        self.tiers.get(group.tier).map_or(&NONE, |tier| if group.local { &tier.local } else { &tier.others })
     }
 }

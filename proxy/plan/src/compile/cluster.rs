@@ -1,5 +1,6 @@
 //! Clusters: their checks and their compiled form.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use onehop_meter::Registry;
 use super::http2::{check_auto, check_http2};
 use super::problem::{Place, Problems};
 use super::unique;
+use crate::balance::MAX_TIERS;
 use crate::model::{self, BalanceKind, ClusterPolicy, Model};
 use crate::snapshot::{Cluster, ConnectionLimits, EndpointSet, Pool, Wanted, departed, endpoint, written_down};
 use crate::tls::ClientTls;
@@ -34,6 +36,12 @@ pub(super) fn check_clusters(model: &Model, problems: &mut Problems) {
                 problems.hint(place("endpoints"), "the same endpoint is listed twice", "give it a weight instead");
             }
             seen.push(&endpoint.target);
+        }
+        let tiers: BTreeSet<u32> = cluster.endpoints.iter().map(|endpoint| endpoint.placement.priority).collect();
+        if tiers.len() > MAX_TIERS {
+            let found =
+                format!("{} different priorities: the endpoints of at most {MAX_TIERS} could be used", tiers.len());
+            problems.add(place("endpoints"), found);
         }
         if !cluster.endpoints.is_empty() && cluster.endpoints.iter().all(|endpoint| endpoint.weight == 0) {
             problems.add(place("endpoints"), "every weight is zero: nothing could be chosen");

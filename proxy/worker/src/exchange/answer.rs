@@ -123,7 +123,10 @@ impl Attempt<'_> {
                 _ => (Event::Success, now.saturating_sub(asked)),
             },
             // A connection that died while it idled says nothing about its endpoint.
-            Err(failure) if failure.fault.side == Side::Upstream && !failure.stale => (Event::GatewayError, 0),
+            Err(failure) if failure.fault.side == Side::Upstream && !failure.stale => {
+                outlier::failed(self.cluster, endpoint, now.saturating_sub(asked), now);
+                (Event::GatewayError, 0)
+            }
             Err(_) => return,
         };
         outlier::report(self.cluster, endpoint, event, latency, now);

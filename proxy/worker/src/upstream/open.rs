@@ -19,7 +19,8 @@ pub(super) async fn open(
     timeout_ns: u64,
 ) -> Result<Stream, Fault> {
     let address = net_address(&endpoint.endpoint.borrow().address);
-    let due = clock::now().saturating_add(timeout_ns);
+    let begun = clock::now();
+    let due = begun.saturating_add(timeout_ns);
     let connected = Stream::connect_from(&address, endpoint.source, due).await;
     let config = cluster.cluster.borrow().clone();
     let meters = config.meters.core(cluster.core);
@@ -30,6 +31,8 @@ pub(super) async fn open(
             if let Err(reason) = Box::pin(secured).await {
                 meters.connect_failures.add(1);
                 peer.meters.core(cluster.core).connect_failures.add(1);
+                let now = clock::now();
+                super::outlier::failed(cluster, endpoint, now.saturating_sub(begun), now);
                 return Err(Fault::retryable(Side::Upstream, Step::Lease, reason));
             }
             Ok(stream)
@@ -45,7 +48,9 @@ pub(super) async fn open(
         Err(error) => {
             meters.connect_failures.add(1);
             peer.meters.core(cluster.core).connect_failures.add(1);
-            super::outlier::report(cluster, endpoint, Event::ConnectFailure, 0, clock::now());
+            let now = clock::now();
+            super::outlier::failed(cluster, endpoint, now.saturating_sub(begun), now);
+            super::outlier::report(cluster, endpoint, Event::ConnectFailure, 0, now);
             let reason = match error.kind() {
                 io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,
                 io::ErrorKind::TimedOut => Reason::ConnectTimeout,

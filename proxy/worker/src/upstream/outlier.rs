@@ -60,6 +60,15 @@ pub fn waited(cluster: &ClusterState, index: usize, waited_ns: u64, now: Nanos) 
     }
 }
 
+/// Books that an endpoint gave no answer, after so long: it was not quick, however soon it failed.
+pub fn failed(cluster: &ClusterState, endpoint: &EndpointState, waited_ns: u64, now: Nanos) {
+    if cluster.watches.get() {
+        let mut value = endpoint.latency.get();
+        value.observe_failure(waited_ns, now);
+        endpoint.latency.set(value);
+    }
+}
+
 fn observe(latency: &Cell<Ewma>, latency_ns: u64, now: Nanos) {
     let mut value = latency.get();
     value.observe(latency_ns, now);

@@ -49,18 +49,23 @@ pub struct Lines<'a> {
 impl Lines<'_> {
     /// Takes a field that was checked.
     pub fn push(&mut self, name: &[u8], value: &[u8], known: Known) -> Result<(), Reject> {
-        self.join(name, &[value], known)
+        self.join(name, [value].iter(), known)
     }
 
     /// Takes a field whose value comes in parts: crumbs of a cookie are one field again (RFC 9113 8.2.3).
-    pub fn join(&mut self, name: &[u8], values: &[&[u8]], known: Known) -> Result<(), Reject> {
+    pub fn join<'x>(
+        &mut self,
+        name: &[u8],
+        values: impl Iterator<Item = &'x &'x [u8]>,
+        known: Known,
+    ) -> Result<(), Reject> {
         if self.fields.len() >= self.limits.fields.min(MAX_FIELDS) {
             return Err(Reject::TooManyFields);
         }
         let name = self.span(name);
         self.out.extend_from_slice(b": ");
         let start = self.out.len();
-        for (index, value) in values.iter().enumerate() {
+        for (index, value) in values.enumerate() {
             if index > 0 {
                 self.out.extend_from_slice(b"; ");
             }

@@ -22,8 +22,8 @@ pub struct Parts<'a> {
     pub key: &'a [u8],
 }
 
-/// Cookie crumbs of one request.
-const MAX_CRUMBS: usize = 64;
+/// Cookie crumbs that are remembered without room of their own. Browsers send one for each cookie.
+const USUAL_CRUMBS: usize = 64;
 
 /// Writes a request down. `out` is empty.
 ///
@@ -125,8 +125,9 @@ fn take_fields<'a>(
     lines: &mut Lines<'_>,
     authority: Option<&[u8]>,
 ) -> Result<Option<Span>, Reject> {
-    let mut crumbs = [&b""[..]; MAX_CRUMBS];
-    let mut crumb_count = 0;
+    let mut crumbs = [&b""[..]; USUAL_CRUMBS];
+    let mut more_crumbs = Vec::new();
+    let (mut crumb_count, mut crumb_bytes) = (0, 0);
     let mut host: Option<&[u8]> = None;
     for (name, value) in fields {
         check_name(name)?;
@@ -134,7 +135,15 @@ fn take_fields<'a>(
         let known = Known::recognise(name);
         match known {
             Known::Cookie => {
-                *crumbs.get_mut(crumb_count).ok_or(Reject::TooManyFields)? = value;
+                // They are one field, so that no count of fields bounds them: their bytes are bounded, as they will be written.
+                crumb_bytes += value.len() + 2;
+                if crumb_bytes > lines.limits.head_bytes {
+                    return Err(Reject::HeadTooLarge);
+                }
+                match crumbs.get_mut(crumb_count) {
+                    Some(crumb) => *crumb = value,
+                    None => more_crumbs.push(value),
+                }
                 crumb_count += 1;
             }
             Known::Host => {
@@ -161,7 +170,8 @@ fn take_fields<'a>(
         }
     }
     if crumb_count > 0 {
-        lines.join(b"cookie", &crumbs[..crumb_count], Known::Cookie)?;
+        let first = &crumbs[..crumb_count.min(USUAL_CRUMBS)];
+        lines.join(b"cookie", first.iter().chain(&more_crumbs), Known::Cookie)?;
     }
     // Behind the field lines: they are copied in runs, and what stands between them would go along.
     Ok(host.filter(|_| authority.is_none()).map(|host| lines.span(host)))

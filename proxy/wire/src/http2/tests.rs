@@ -92,6 +92,24 @@ fn nothing_stands_between_the_field_lines() {
 }
 
 #[test]
+fn crumbs_are_bounded_by_their_bytes_alone() {
+    let crumb: &[u8] = b"0123456789abcdef";
+    for (count, fits) in [(64, true), (65, true), (1000, true), (Limits::default().head_bytes / 18 + 1, false)] {
+        let fields = vec![(&b"cookie"[..], crumb); count];
+        match parse(&get(), &fields) {
+            Ok((head, bytes)) => {
+                assert_eq!(
+                    head.find(Known::Cookie).expect("joined").value.of(&bytes),
+                    vec![crumb; count].join(&b"; "[..])
+                );
+                assert!(fits && head.fields.len() == 1, "{count}");
+            }
+            Err(reject) => assert!(!fits && reject == Reject::HeadTooLarge, "{count}: {reject:?}"),
+        }
+    }
+}
+
+#[test]
 fn connect_in_both_kinds() {
     let plain = Parts { method: b"CONNECT", authority: Some(b"db:5432"), ..Parts::default() };
     let (head, bytes) = parse(&plain, &[]).expect("well-formed");

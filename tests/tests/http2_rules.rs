@@ -122,6 +122,41 @@ fn errors_of_a_stream() {
     }
 }
 
+/// RFC 9113 8.3.1: a request without `:authority` is to be taken if it has a Host field, as those have that were HTTP/1.
+#[test]
+fn host_stands_in_for_the_authority() {
+    let origin = Origin::mirror();
+    let proxy = Proxy::start_with(&origin.config("", "host = \"test\"", ""), &["--workers", "1"], None);
+    let mut client = Frames::connect(proxy.address("edge"));
+    client.headers(1, &[GET[0], GET[1], GET[3], ("host", "test")], true);
+    assert_eq!(client.verdict(), Verdict::Answered(1));
+    let seen = client.until(0).expect("a body");
+    let seen = String::from_utf8_lossy(&seen.payload).into_owned();
+    assert!(seen.starts_with("GET / HTTP/1.1\r\n") && seen.matches("ost: test\r\n").count() == 1, "{seen}");
+}
+
+/// Browsers send each cookie as a field of its own (RFC 9113 8.2.3): they are one field, which no count of fields bounds.
+#[test]
+fn a_cookie_may_come_in_many_crumbs() {
+    let origin = Origin::mirror();
+    let proxy = Proxy::start_with(&origin.config("", "", ""), &["--workers", "1"], None);
+    let crumbs: Vec<String> = (0..300).map(|number| format!("c{number}=v")).collect();
+    let with = |crumbs: &[String]| -> Vec<(String, String)> {
+        let own = GET.iter().map(|(name, value)| (name.to_string(), value.to_string()));
+        own.chain(crumbs.iter().map(|crumb| ("cookie".to_owned(), crumb.clone()))).collect()
+    };
+    let send = |client: &mut Frames, stream, fields: &[(String, String)]| {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        client.headers(stream, &fields, true);
+    };
+    let mut client = Frames::connect(proxy.address("edge"));
+    send(&mut client, 1, &with(&crumbs));
+    assert_eq!(client.verdict(), Verdict::Answered(1));
+    let seen = client.until(0).expect("a body");
+    let seen = String::from_utf8_lossy(&seen.payload).into_owned();
+    assert!(seen.contains(&format!("ookie: {}\r\n", crumbs.join("; "))), "{seen}");
+}
+
 #[test]
 fn lengths_are_checked_against_data_and_nothing_is_smuggled() {
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));

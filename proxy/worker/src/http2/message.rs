@@ -25,7 +25,12 @@ pub fn request(
     let path = uri.path_and_query().filter(|_| !connect).map(|path| path.as_str());
     let wanted = Parts {
         method: parts.method.as_str().as_bytes(),
-        scheme: uri.scheme_str().filter(|_| !connect).map(str::as_bytes),
+        // Without an authority, `h2` drops the scheme that it has checked: a `Uri` cannot hold it. Both schemes are alike here.
+        scheme: uri
+            .scheme_str()
+            .or(uri.authority().is_none().then_some("http"))
+            .filter(|_| !connect)
+            .map(str::as_bytes),
         authority: uri.authority().map(|authority| authority.as_str().as_bytes()),
         path: path.map(str::as_bytes),
         protocol: protocol.map(|protocol| protocol.as_str().as_bytes()),

@@ -3,8 +3,12 @@
 //! the upstream is told is checked as well.
 
 use onehop_tests::broken::Got::{Cut, Late, Status, Whole};
-use onehop_tests::broken::{Case, OK, Script, begun, head, judge, stream};
-use onehop_tests::frames::{Frames, Verdict, block, frame};
+use onehop_tests::broken::{Case, OK, Script, as_http2, begun, config, head, judge, stream};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+
+use onehop_tests::Proxy;
+use onehop_tests::frames::{Frames, Verdict, block, frame, upstream};
 
 const PROTOCOL: Verdict = Verdict::Connection(1);
 const FLOW: Verdict = Verdict::Connection(3);
@@ -158,6 +162,72 @@ fn bodies_that_are_not_what_was_said() {
         ),
     ];
     judge("", &cases);
+}
+
+/// What would be a response of its own on a connection that is kept.
+const SPLIT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+
+/// All bytes that an HTTP/1 client gets for two requests on one connection, `late` being called once the first head is here.
+fn two_requests(proxy: &Proxy, path: &str, late: impl FnOnce()) -> String {
+    let mut client = proxy.connect("edge");
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+    let mut all = client.head();
+    late();
+    client.send("GET /none HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    all.push_str(&String::from_utf8_lossy(&client.read(1 << 20)));
+    all
+}
+
+#[test]
+fn content_where_none_may_be_is_no_response_of_its_own() {
+    for status in ["204", "304"] {
+        let head_of = move |stream| head(&[(":status", status)], 4, stream);
+        let at_once = upstream(move |peer| {
+            if let Some(stream) = peer.greet() {
+                peer.send([head_of(stream), frame(0, 1, stream, SPLIT)].concat());
+                peer.verdict();
+            }
+        });
+        let (go, waits) = channel::<()>();
+        let waits = Arc::new(Mutex::new(waits));
+        let behind = upstream(move |peer| {
+            if let Some(stream) = peer.greet() {
+                peer.send(head_of(stream));
+                let _ = waits.lock().expect("no panic").recv();
+                peer.send(frame(0, 1, stream, SPLIT));
+                peer.verdict();
+            }
+        });
+        // An end in a frame of its own, and trailers, are in order.
+        let empty = upstream(move |peer| {
+            while let Some(stream) = peer.greet() {
+                peer.send([head_of(stream), frame(0, 0, stream, &[]), frame(0, 1, stream, &[])].concat());
+                peer.verdict();
+            }
+        });
+        let trailers = upstream(move |peer| {
+            while let Some(stream) = peer.greet() {
+                peer.send([head_of(stream), head(&[("a", "b")], 5, stream)].concat());
+                peer.verdict();
+            }
+        });
+        let proxy = Proxy::start_with(&config("", &[at_once, behind, empty, trailers]), &["--workers", "1"], None);
+        let got = two_requests(&proxy, "/0", || ());
+        assert!(!got.contains("evil"), "{status}: {got}");
+        let got = two_requests(&proxy, "/1", || go.send(()).expect("it waits"));
+        assert!(got.starts_with(&format!("HTTP/1.1 {status} ")) && !got.contains("evil"), "{status}: {got}");
+        assert!(!got.contains("404"), "{status}: the connection goes on: {got}");
+        for path in ["/2", "/3"] {
+            let got = two_requests(&proxy, path, || ());
+            assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{status} {path}: {got}");
+            assert_eq!(got.matches("HTTP/1.1 404 ").count(), 1, "{status} {path}: {got}");
+            assert!(!got.to_lowercase().contains("a: b"), "{status} {path}: {got}");
+        }
+        assert_eq!(as_http2(&proxy, "/0"), Cut, "{status}");
+        go.send(()).expect("it waits");
+        assert_eq!(as_http2(&proxy, "/1"), Cut, "{status}");
+        assert_eq!((as_http2(&proxy, "/2"), as_http2(&proxy, "/3")), (Whole, Whole), "{status}");
+    }
 }
 
 #[test]

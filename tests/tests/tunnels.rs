@@ -76,12 +76,16 @@ async fn tunnel(sender: SendRequest<Bytes>, request: Request<()>) -> Response<()
 }
 
 async fn websocket(proxy: &Proxy) -> Response<()> {
+    extended(proxy, "websocket").await
+}
+
+async fn extended(proxy: &Proxy, protocol: &'static str) -> Response<()> {
     let sender = connect(proxy.address("edge")).await.ready().await.expect("ready");
     while !sender.is_extended_connect_protocol_enabled() {
         tokio::task::yield_now().await;
     }
     let mut request = Request::builder().method("CONNECT").uri("http://test/chat").body(()).expect("well-formed");
-    request.extensions_mut().insert(Protocol::from_static("websocket"));
+    request.extensions_mut().insert(Protocol::from_static(protocol));
     tunnel(sender, request).await
 }
 
@@ -93,6 +97,44 @@ fn an_extended_connect_passes_to_http2() {
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.headers()["x-asked"], "Some(\"websocket\") http://test/chat");
     eventually("the stream is over", || proxy.metric("onehop_cluster_active", "") == 0.0);
+}
+
+/// To a client of HTTP/2 any success opens the tunnel (RFC 8441 5), so only an upstream's 101 may become one.
+#[test]
+fn an_extended_connect_is_no_request_for_content() {
+    for (said, wanted) in
+        [("200 OK", 502), ("204 No Content", 502), ("206 Partial Content", 502), ("403 Forbidden", 403)]
+    {
+        let origin = Origin::start(move |connection| {
+            while let Some(head) = connection.head() {
+                assert!(head.contains("Upgrade: websocket\r\n"), "{head}");
+                let length = if said.starts_with("204") { "" } else { "Content-Length: 5\r\n" };
+                let body = if length.is_empty() { "" } else { "hello" };
+                connection.send(format!("HTTP/1.1 {said}\r\n{length}\r\n{body}"));
+            }
+        });
+        let proxy = one_worker(&origin.config("", "", ""));
+        let answer = run(websocket(&proxy));
+        assert_eq!(answer.status(), wanted, "{said}");
+        assert_eq!(answer.headers().contains_key("proxy-status"), wanted == 502, "{said}");
+        eventually("the stream is over", || proxy.metric("onehop_cluster_active", "") == 0.0);
+    }
+    // Nor is it one for an answer of the route's own.
+    let proxy = one_worker(
+        "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\nrespond = { status = 200, text = \"hello\" }\n",
+    );
+    assert_eq!(run(websocket(&proxy)).status(), 403);
+}
+
+#[test]
+fn h2c_is_no_protocol_of_an_extended_connect() {
+    let origin = Origin::start(|_| unreachable!("it was asked"));
+    for route in ["", "upgrade = [\"h2c\"]"] {
+        let proxy = one_worker(&origin.config("", route, ""));
+        let answer = run(extended(&proxy, "h2c"));
+        assert_eq!(answer.status(), 403, "{route}");
+        assert!(answer.headers()["proxy-status"].to_str().expect("text").contains("upgrade-refused"), "{route}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use onehop_meter::names::Reason;
 use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
 use onehop_plan::outlier::Event;
-use onehop_wire::http1::{BodyLength, Edits, Limits, ResponseHead, encode_response};
+use onehop_wire::http1::{BodyLength, Edits, Limits, ResponseHead, Version, encode_response};
 
 use super::attempt::{Answer, Attempt, Failure};
 use super::body::{Body, Broken, Framing};
@@ -18,7 +18,7 @@ use super::leg::Leg;
 use super::pour::Pour;
 use super::reader::{Next, Reader};
 use super::response::{Response, bad_response, download_fault, server_timing};
-use super::{Outcome, upgrade_allowed};
+use super::{Outcome, Request, begins_tunnel, upgrade_allowed};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward::{self, Framed};
 use crate::http2::web::{self, Translated};
@@ -133,8 +133,10 @@ impl Attempt<'_> {
     }
 
     /// Whether the client makes a gRPC call.
-    pub(super) fn is_call(&self, client: &Leg<'_>) -> bool {
-        (client.is_http2() && grpc::is_grpc(self.request.head, self.request.bytes)) || self.web().is_some()
+    pub(super) fn is_call(&self) -> bool {
+        // Not by its leg: a try that may be one of several has none.
+        let Request { head, bytes, .. } = self.request;
+        (head.version == Version::Http2 && grpc::is_grpc(head, bytes)) || self.web().is_some()
     }
 
     /// Books how a call ended that was answered.
@@ -217,15 +219,8 @@ impl Attempt<'_> {
         let Answer { lease, upload, response, replayed, is_call: _ } = answer;
         let response = &**response;
         let head = &response.head;
-        if head.status == 101 {
-            let allowed = self
-                .request
-                .head
-                .upgrade
-                .is_some_and(|protocol| upgrade_allowed(self.route, protocol.of(self.request.bytes)));
-            if !allowed {
-                return Err(Failure::new(bad_response()));
-            }
+        if !self.may_answer(head) {
+            return Err(Failure::new(bad_response()));
         }
         lease.conn.leg().consume(response.end);
         let uploading = !upload.is_done() && !*replayed;
@@ -255,7 +250,7 @@ impl Attempt<'_> {
         if uploading && upload.is_done() && outcome.fault.is_none() {
             outcome.bytes_in = upload.bytes();
         }
-        if self.is_call(client) {
+        if self.is_call() {
             outcome.grpc_status = grpc::status_of_head(head, &response.bytes).or(download.grpc_status());
             self.report_call(lease.endpoint(), outcome, head.status, ledger.latest());
         }
@@ -274,6 +269,15 @@ impl Attempt<'_> {
         Ok(Passed::Whole { reusable: reusable && !uploading && !matches!(head.body, BodyLength::UntilClose) })
     }
 
+    /// Whether the status fits what was asked: a tunnel begins only where the client asked for it, and the upstream agreed.
+    fn may_answer(&self, head: &ResponseHead) -> bool {
+        if head.status != 101 {
+            return head.tunnels || !begins_tunnel(self.request.head, head.status);
+        }
+        let protocol = self.request.head.upgrade;
+        protocol.is_some_and(|protocol| upgrade_allowed(self.route, protocol.of(self.request.bytes)))
+    }
+
     /// Encodes the head for the client; to HTTP/2 it is sent at once, to HTTP/1 with the body's first bytes.
     fn begin_download(
         &self,
@@ -290,10 +294,12 @@ impl Attempt<'_> {
         let edit = forward::ResponseEdits { timing: timing.as_deref(), cookie, changes: self.changed() };
         let limits = self.limits();
         let from_http2 = lease.conn.leg().is_http2();
-        let web = self.web().filter(|_| from_http2 && web::is_translated(head, bytes));
+        // Trailers would become content where there may be none.
+        let content = head.body != BodyLength::None;
+        let web = self.web().filter(|_| from_http2 && (content || response.ends) && web::is_translated(head, bytes));
         let reader = || {
             let reader = match from_http2 {
-                true => Reader::http2(response.ends || head.tunnels, limits),
+                true => Reader::http2_response(head, response.ends, limits),
                 false => Reader::http1(head.body, limits),
             };
             let reader = match web {

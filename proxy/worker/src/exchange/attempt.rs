@@ -252,7 +252,7 @@ impl Attempt<'_> {
                 client.consume(length as usize);
                 outcome.bytes_in = length;
             }
-            Ok(Answer { lease, upload, response, replayed, is_call: self.is_call(client) })
+            Ok(Answer { lease, upload, response, replayed, is_call: self.is_call() })
         }
     }
 

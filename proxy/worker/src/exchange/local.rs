@@ -20,7 +20,7 @@ use super::leg::Leg;
 use super::pour::Pour;
 use super::reader::Reader;
 use super::response::{Response, download_fault};
-use super::{Outcome, Request};
+use super::{Outcome, Request, begins_tunnel};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::{forward, limits, reply};
 use crate::http2::message;
@@ -125,6 +125,10 @@ impl Sending<'_> {
             return;
         }
         let (head, bytes) = (&response.head, &response.bytes);
+        if begins_tunnel(request.head, head.status) {
+            outcome.fault = Some(Fault::new(Side::Proxy, Step::Route, Reason::UpgradeRefused));
+            return;
+        }
         // What the client still sends is not read: its connection is at no request's beginning then.
         let close = !request.head.keep_alive || shard.is_draining() || request.head.body != BodyLength::None;
         let framed = forward::Framed { close, framing: Framing::Verbatim };

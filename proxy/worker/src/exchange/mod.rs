@@ -39,7 +39,7 @@ use onehop_meter::ledger::Ledger;
 use onehop_meter::names::Reason;
 use onehop_net::clock::{self, Nanos};
 use onehop_plan::{Listener, Route};
-use onehop_wire::http1::{BodyLength, RequestHead};
+use onehop_wire::http1::{BodyLength, RequestHead, Version};
 
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward::{Identity, Origin};
@@ -244,7 +244,8 @@ fn admit(request: &Request<'_>, route: &Route, cluster: &ClusterState) -> Result
     }
     if let Some(upgrade) = head.upgrade
         && !upgrade_allowed(route, upgrade.of(request.bytes))
-        && !upgrade.of(request.bytes).eq_ignore_ascii_case(b"h2c")
+        // An HTTP/1 client is answered without it (RFC 9110 7.8); over HTTP/2 there is no request but the tunnel's.
+        && (head.version == Version::Http2 || !upgrade.of(request.bytes).eq_ignore_ascii_case(b"h2c"))
     {
         return Err(fault(Step::Route, Reason::UpgradeRefused));
     }
@@ -257,6 +258,12 @@ fn admit(request: &Request<'_>, route: &Route, cluster: &ClusterState) -> Result
         return Err(fault(Step::Lease, Reason::Overflow));
     }
     Ok(())
+}
+
+/// Whether an HTTP/2 client takes this status for the beginning of the tunnel that it asked for (RFC 8441 5), where HTTP/1 has
+/// 101 for it.
+fn begins_tunnel(head: &RequestHead, status: u16) -> bool {
+    head.version == Version::Http2 && head.upgrade.is_some() && (200..300).contains(&status)
 }
 
 /// Whether the route lets this protocol through; `h2c` never (RFC 9113 3.1 dropped it, and it walks around routing).

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use onehop_net::Size;
-use onehop_wire::http1::{BodyLength, ChunkedDecoder, Limits, Part};
+use onehop_wire::http1::{BodyLength, ChunkedDecoder, Limits, Part, Reject, ResponseHead};
 
 use super::body::Broken;
 use super::inject::Slow;
@@ -36,6 +36,8 @@ enum From {
     Chunks(ChunkedDecoder),
     UntilClose,
     Frames,
+    /// Frames of a message that may have no content.
+    NoContent,
     /// A body held in memory.
     Held(Bytes),
     /// A body of gRPC-Web, translated as it passes.
@@ -67,6 +69,14 @@ impl Reader {
     /// The body of an HTTP/2 message; `empty`: it ended with its head.
     pub fn http2(empty: bool, limits: Limits) -> Reader {
         Reader { from: if empty { From::Nothing } else { From::Frames }, limits }
+    }
+
+    /// What follows the head of an HTTP/2 response: nothing but its end, or trailers, where its status allows no content.
+    /// Content would be a response of its own to whoever reads HTTP/1 (RFC 9112 6.3).
+    pub fn http2_response(head: &ResponseHead, ends: bool, limits: Limits) -> Reader {
+        let no_content = head.body == BodyLength::None && !ends && !head.tunnels;
+        let from = if no_content { From::NoContent } else { From::Frames };
+        Reader { from: if ends || head.tunnels { From::Nothing } else { from }, limits }
     }
 
     /// A body that is all here.
@@ -179,7 +189,10 @@ impl Reader {
             (From::Web(web), leg) => web.poll_next(cx, leg),
             (From::Slow(slow), leg) => slow.poll_next(cx, leg),
             (From::Kept(playback), leg) => playback.poll_next(cx, leg),
-            (From::Frames, Leg::Http2(channel)) => match ready!(channel.poll_incoming(cx)) {
+            (From::Frames | From::NoContent, Leg::Http2(channel)) => match ready!(channel.poll_incoming(cx)) {
+                Incoming::Data { .. } if matches!(self.from, From::NoContent) => {
+                    Poll::Ready(Err(Broken::Framing(Reject::BadLength)))
+                }
                 Incoming::Data { last } => {
                     let length = channel.buffered().len();
                     if last {

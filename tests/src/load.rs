@@ -61,6 +61,13 @@ impl Load {
         }
     }
 
+    /// Whether nothing failed. That arrivals were left unsent at the end, which is the exit code's business too, only
+    /// shows that the machine stood still for a moment.
+    pub fn succeeded(&self) -> bool {
+        let stood_still = || self.number("/unsent") > 0.0 && self.number("/counts/failed") == 0.0;
+        self.code == 0 || (self.code == 3 && stood_still())
+    }
+
     /// A number of the report, by its path.
     pub fn number(&self, pointer: &str) -> f64 {
         let value = self.json.pointer(pointer).and_then(Value::as_f64);

@@ -152,6 +152,34 @@ fn every_other_answer_of_ours_is_a_status() {
 }
 
 #[test]
+fn a_call_whose_head_is_refused_is_told_so_as_a_call() {
+    let origin = by_status();
+    let proxy = one_worker(&origin.config("", "", ""));
+    let long = format!("/s/{}", "x".repeat(9000));
+    let many: Vec<(String, String)> = (0..110).map(|number| (format!("x-{number}"), "y".to_owned())).collect();
+    run(async {
+        let sender = connect(proxy.address("edge")).await;
+        for (kind, answered) in [
+            ("application/grpc", "application/grpc"),
+            ("application/grpc-web-text+proto", "application/grpc-web-text+proto"),
+        ] {
+            for (path, fields, reason) in
+                [(&*long, &[][..], "request-line-too-long"), ("/s/0", &many[..], "too-many-fields")]
+            {
+                let mut request = Request::post(format!("http://test{path}")).header("content-type", kind);
+                for (name, value) in fields {
+                    request = request.header(name, value);
+                }
+                let answer = ask(&sender, request.body(()).expect("well-formed"), vec![0; 5]).await.expect("answers");
+                assert_eq!((answer.head.status.as_u16(), answer.field("grpc-status")), (200, Some("13")), "{reason}");
+                assert_eq!(answer.field("content-type"), Some(answered), "{reason}");
+                assert_eq!(answer.field("grpc-message"), Some(reason));
+            }
+        }
+    });
+}
+
+#[test]
 fn a_call_that_is_shed_is_unavailable() {
     // No task ever has its turn within a nanosecond: to this target the core is always saturated.
     let origin = by_status();
@@ -220,15 +248,27 @@ fn calls_are_repeated_by_their_status() {
 
 #[test]
 fn an_endpoint_whose_calls_fail_is_ejected() {
-    for (method, ejects) in [("14", true), ("head14", true), ("13", true), ("5", false), ("head7", false)] {
+    // A try that may be hedged has no client of its own: it is a call all the same.
+    let hedge = "hedge = { after = \"60s\" }";
+    for (method, route, ejects) in [
+        ("14", "", true),
+        ("head14", "", true),
+        ("13", "", true),
+        ("5", "", false),
+        ("head7", "", false),
+        ("14", hedge, true),
+        ("5", hedge, false),
+    ] {
         let (bad, good) = (by_status(), by_status());
-        let config = bad.config("", "", "outlier = { consecutive_5xx = 3, ejection = \"60s\" }");
+        let config = bad.config("", route, "outlier = { consecutive_5xx = 3, ejection = \"60s\" }");
         let both = format!("[\"{}\", \"{}\"]", bad.address(), good.address());
         let proxy = one_worker(&config.replace(&format!("[\"{}\"]", bad.address()), &both));
         run(async {
             let sender = connect(proxy.address("edge")).await;
             for _ in 0..6 {
-                ask(&sender, call(&format!("/s/{method}"), None), vec![0; 5]).await.expect("answers");
+                let mut request = call(&format!("/s/{method}"), None);
+                request.headers_mut().insert("idempotency-key", http::HeaderValue::from_static("1"));
+                ask(&sender, request, vec![0; 5]).await.expect("answers");
             }
         });
         let ejections = || proxy.metric("onehop_cluster_ejections_total", "");

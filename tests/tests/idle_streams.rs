@@ -78,8 +78,7 @@ fn a_stream_that_waits_costs_a_few_kib_in_all() {
     let config = format!(
         "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\nhttp2 = {{ max_streams = 200 }}\n\
          [[route]]\ncluster = \"origin\"\ntimeout = \"off\"\n\
-         [[cluster]]\nname = \"origin\"\nendpoints = [\"{upstream}\"]\nprotocol = \"http2\"\nhttp2 = {{ max_streams = 1000 }}\n\
-         [admin]\naddress = \"127.0.0.1:0\"\n"
+         [[cluster]]\nname = \"origin\"\nendpoints = [\"{upstream}\"]\nprotocol = \"http2\"\nhttp2 = {{ max_streams = 1000 }}\n"
     );
     let proxy = Proxy::start_with(&config, &["--workers", "1"], None);
     let all = (STREAMS * CONNECTIONS) as usize;

@@ -15,7 +15,7 @@ fn short<'a>(more: &[&'a str]) -> Vec<&'a str> {
 fn an_open_loop_sends_its_schedule_and_reports_it() {
     let origin = LoadOrigin::start(&["--size", "1000"]);
     let load = Load::run(&short(&["--rate", "500", "--arrivals", "constant", "--expect-length", "1000", &origin.url]));
-    assert_eq!(load.code, 0, "{}{}", load.out, load.error);
+    assert!(load.succeeded(), "{}{}", load.out, load.error);
     // All were sent, unless the machine stood still at the end: then the rest is named.
     let ok = load.number("/counts/ok");
     assert_eq!(ok + load.number("/unsent"), 200.0);
@@ -34,7 +34,7 @@ fn a_reader_that_leaves_costs_no_report() {
     let (mut child, folder) = Load::start(&short(&["--rate", "100", "--quiet", &origin.url]));
     drop(child.stdout.take());
     let load = Load::finish((child, folder));
-    assert_eq!(load.code, 0, "{}", load.error);
+    assert!(load.succeeded(), "{}", load.error);
     assert!(load.number("/counts/ok") > 10.0);
 }
 
@@ -44,7 +44,7 @@ fn a_closed_loop_and_several_threads_answer_all_they_send() {
     for protocol in [&["--new-connections"][..], &[]] {
         let arguments = ["--closed", "--threads", "2", "--expect-length", "40KiB", &origin.url];
         let load = Load::run(&short(&[&arguments[..], protocol].concat()));
-        assert_eq!(load.code, 0, "{}{}", load.out, load.error);
+        assert!(load.succeeded(), "{}{}", load.out, load.error);
         assert!(load.number("/counts/ok") > 8.0);
         assert_eq!(load.number("/counts/ok"), load.number("/counts/sent"));
         let connects = load.number("/counts/connects");
@@ -58,7 +58,7 @@ fn one_process_can_be_generator_and_origin() {
     let address = port.to_string();
     let url = format!("http://{address}/");
     let load = Load::run(&short(&["--rate", "300", "--spin", "always", "--with-origin", &address, &url]));
-    assert_eq!(load.code, 0, "{}{}", load.out, load.error);
+    assert!(load.succeeded(), "{}{}", load.out, load.error);
     assert!(load.number("/counts/ok") > 60.0);
 }
 
@@ -81,7 +81,7 @@ fn every_answer_is_checked_and_failures_have_no_latency() {
     // Ten x: the checksum is theirs, not ours.
     let origin = LoadOrigin::start(&["--size", "10"]);
     let crc = format!("{:08x}", crc32(b"xxxxxxxxxx"));
-    assert_eq!(Load::run(&short(&["--rate", "100", "--expect-crc32", &crc, &origin.url])).code, 0);
+    assert!(Load::run(&short(&["--rate", "100", "--expect-crc32", &crc, &origin.url])).succeeded());
     let load = Load::run(&short(&["--rate", "100", "--expect-crc32", "1", &origin.url]));
     assert_eq!(load.number("/counts/ok"), 0.0);
     assert!(load.number("/counts/failures/content") > 10.0);
@@ -101,7 +101,7 @@ fn bytes_come_back_over_tcp() {
     let origin = LoadOrigin::start(&["--echo"]);
     for size in ["1", "300KiB"] {
         let load = Load::run(&short(&["--rate", "100", "--body-size", size, &origin.url]));
-        assert_eq!(load.code, 0, "{}{}", load.out, load.error);
+        assert!(load.succeeded(), "{}{}", load.out, load.error);
         assert!(load.number("/counts/ok") > 10.0);
     }
     // An HTTP origin does not send back what it gets.
@@ -150,7 +150,7 @@ fn standard_tools_read_the_interval_log() {
     let log = folder().join("latency.hlog");
     let path = log.to_str().expect("text");
     let load = Load::run(&short(&["--rate", "200", "--arrivals", "constant", "--interval-log", path, &origin.url]));
-    assert_eq!(load.code, 0, "{}", load.error);
+    assert!(load.succeeded(), "{}", load.error);
     let script = "import sys\nfrom hdrh.log import HistogramLogReader\nfrom hdrh.histogram import HdrHistogram\n\
                   total = HdrHistogram(1, 3600000000000, 3)\nreader = HistogramLogReader(sys.argv[1], total)\n\
                   while reader.add_next_interval_histogram(): pass\nprint(total.get_total_count())";

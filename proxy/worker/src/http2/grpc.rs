@@ -56,6 +56,11 @@ pub fn call(head: &RequestHead, bytes: &[u8]) -> Option<&'static str> {
     if is_grpc(head, bytes) { Some("application/grpc") } else { Web::of(head, bytes).map(Web::content_type) }
 }
 
+/// [`call`] by the content type of a request that was refused before it had a head.
+pub fn call_of_type(value: &[u8]) -> Option<&'static str> {
+    if is_grpc_type(value) { Some("application/grpc") } else { Web::of_value(value).map(Web::content_type) }
+}
+
 /// Whether a content type is gRPC's.
 pub fn is_grpc_type(value: &[u8]) -> bool {
     value.len() >= TYPE.len()

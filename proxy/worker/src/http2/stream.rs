@@ -33,9 +33,9 @@ pub async fn serve(client: &Rc<Client>, asked: &Cell<Option<Asked>>) {
     let (mut channel, read) = begin(shard, &listener, request, respond, &mut head, &mut bytes);
     ledger.mark(Mark::HeadComplete, clock::now());
     match read {
-        Err(reject) => {
+        Err((reject, refused)) => {
             let outcome = Outcome::rejected(Fault::rejected(reject));
-            conclude(client, &listener, &mut channel, None, outcome, &mut ledger).await;
+            conclude(client, &listener, &mut channel, Err(refused), outcome, &mut ledger).await;
         }
         Ok(()) => {
             let identity = Identity::new(|| shard.random());
@@ -53,7 +53,7 @@ pub async fn serve(client: &Rc<Client>, asked: &Cell<Option<Asked>>) {
             listener.meters.core(shard.outfit.core).requests.add(1);
             let mut outcome = Outcome::default();
             exchange::run_bounded(shard, &request, &mut Leg::Http2(&mut channel), &mut ledger, &mut outcome).await;
-            conclude(client, &listener, &mut channel, Some(&request), outcome, &mut ledger).await;
+            conclude(client, &listener, &mut channel, Ok(&request), outcome, &mut ledger).await;
         }
     }
     drop(channel);
@@ -69,13 +69,16 @@ fn begin(
     respond: h2::server::SendResponse<Bytes>,
     head: &mut RequestHead,
     bytes: &mut Vec<u8>,
-) -> (Channel, Result<(), Reject>) {
+) -> (Channel, Result<(), (Reject, Option<&'static str>)>) {
     let (parts, recv) = request.into_parts();
     let ends = recv.is_end_stream();
     let channel = Channel::server(recv, respond);
     let key = tunnel::handshake_key(shard.random(), shard.random());
     let limits = crate::http1::limits(&listener.http);
-    let read = message::request(&parts, ends, &key, &limits, head, bytes);
+    let read = message::request(&parts, ends, &key, &limits, head, bytes).map_err(|reject| {
+        let kind = parts.headers.get(http::header::CONTENT_TYPE);
+        (reject, kind.and_then(|kind| grpc::call_of_type(kind.as_bytes())))
+    });
     (channel, read)
 }
 
@@ -83,7 +86,7 @@ async fn conclude(
     client: &Client,
     listener: &Arc<Listener>,
     channel: &mut Channel,
-    request: Option<&Request<'_>>,
+    request: Result<&Request<'_>, Option<&'static str>>,
     mut outcome: Outcome,
     ledger: &mut Ledger,
 ) {
@@ -100,14 +103,14 @@ async fn conclude(
         outcome.bytes_out += down;
         ledger.enter(State::Hop, clock::now());
     }
-    access_log::conclude(&client.shard, listener, &client.origin, request, &outcome, ledger);
+    access_log::conclude(&client.shard, listener, &client.origin, request.ok(), &outcome, ledger);
 }
 
-/// Sends the answer to a failed request, or resets a stream whose response cannot be completed.
+/// Sends the answer to a failed request (or to a refused one: the content type of its answer if it is a call), or resets a stream whose response cannot be completed.
 fn answer(
     channel: &mut Channel,
     listener: &Listener,
-    request: Option<&Request<'_>>,
+    request: Result<&Request<'_>, Option<&'static str>>,
     fault: &Fault,
     outcome: &mut Outcome,
 ) {
@@ -127,7 +130,8 @@ fn answer(
         channel.reset(Code::PROTOCOL_ERROR);
         return;
     }
-    let call = request.and_then(|request| grpc::call(request.head, request.bytes));
+    let call = request.map_or_else(|refused| refused, |request| grpc::call(request.head, request.bytes));
+    let request = request.ok();
     let head_only = request.is_some_and(|request| request.head.method == Method::Head);
     outcome.status = if call.is_some() { 200 } else { status };
     outcome.grpc_status = call.map(|_| grpc::status_of(status));

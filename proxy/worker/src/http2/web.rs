@@ -27,7 +27,12 @@ const TEXT: &[u8] = b"application/grpc-web-text";
 impl Web {
     /// What a request is, if it is gRPC-Web.
     pub fn of(head: &RequestHead, bytes: &[u8]) -> Option<Web> {
-        head.find(Known::ContentType).and_then(|field| Web::of_type(field.value.of(bytes))).map(|(web, _)| web)
+        head.find(Known::ContentType).and_then(|field| Web::of_value(field.value.of(bytes)))
+    }
+
+    /// What a content type says.
+    pub fn of_value(value: &[u8]) -> Option<Web> {
+        Web::of_type(value).map(|(web, _)| web)
     }
 
     /// What a content type names, and what stands behind: `+proto`, or nothing.

@@ -311,6 +311,17 @@ mod tests {
     }
 
     #[test]
+    fn what_passes_is_let_go_once_it_is_answered() {
+        let limits = Limits::default();
+        let bytes = Bytes::from(vec![7; 100]);
+        let tape = Tape::passing(Reader::held(bytes.clone(), limits), 1000, limits);
+        assert_eq!(read(&tape), bytes);
+        assert!(tape.is_kept() && !bytes.is_unique());
+        tape.answered();
+        assert!(!tape.is_kept() && bytes.is_unique());
+    }
+
+    #[test]
     fn nobody_waits_for_a_body_that_was_given_up() {
         let limits = Limits::default();
         let tape = Tape::new(Reader::held(Bytes::from_static(b"hello"), limits), 64, limits);

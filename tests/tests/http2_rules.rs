@@ -132,7 +132,7 @@ fn host_stands_in_for_the_authority() {
     assert_eq!(client.verdict(), Verdict::Answered(1));
     let seen = client.until(0).expect("a body");
     let seen = String::from_utf8_lossy(&seen.payload).into_owned();
-    assert!(seen.starts_with("GET / HTTP/1.1\r\n") && seen.matches("ost: test\r\n").count() == 1, "{seen}");
+    assert!(seen.starts_with("GET / HTTP/1.1\r\n") && seen.matches("\r\nHost: test\r\n").count() == 1, "{seen}");
 }
 
 /// Browsers send each cookie as a field of its own (RFC 9113 8.2.3): they are one field, which no count of fields bounds.

@@ -200,15 +200,17 @@ fn content_where_none_may_be_is_no_response_of_its_own() {
         });
         // An end in a frame of its own, and trailers, are in order.
         let empty = upstream(move |peer| {
-            while let Some(stream) = peer.greet() {
+            let mut asked = peer.greet();
+            while let Some(stream) = asked {
                 peer.send([head_of(stream), frame(0, 0, stream, &[]), frame(0, 1, stream, &[])].concat());
-                peer.verdict();
+                asked = peer.until(1).map(|head| head.stream);
             }
         });
         let trailers = upstream(move |peer| {
-            while let Some(stream) = peer.greet() {
+            let mut asked = peer.greet();
+            while let Some(stream) = asked {
                 peer.send([head_of(stream), head(&[("a", "b")], 5, stream)].concat());
-                peer.verdict();
+                asked = peer.until(1).map(|head| head.stream);
             }
         });
         let proxy = Proxy::start_with(&config("", &[at_once, behind, empty, trailers]), &["--workers", "1"], None);

@@ -75,6 +75,51 @@ fn routes(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Routes by host and prefix: half of the hosts are exact, half are wildcards, ten routes for each.
+fn hosts(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("route");
+    for count in [10usize, 1_000, 100_000] {
+        let mut text = config(0, 1);
+        for number in 0..count {
+            let host = number / 10;
+            let any = if host % 2 == 0 { "" } else { "*." };
+            let _ = write!(
+                text,
+                "[[route]]\nname = \"r{number}\"\nhost = \"{any}shop-{host}.example.com\"\npath = {{ prefix = \"/service-{number}/v1\" }}\ncluster = \"c\"\n"
+            );
+        }
+        let snapshot = compile(text);
+        let table = snapshot.tables[0].clone();
+        let targets: Vec<(String, String)> = (0..1024)
+            .map(|at| {
+                let number = at * 7919 % count;
+                let host = number / 10;
+                let label = if host % 2 == 0 { "" } else { "eu." };
+                (format!("{label}shop-{host}.example.com"), format!("/service-{number}/v1/users/7"))
+            })
+            .collect();
+        let mut at = 0;
+        group.bench_with_input(BenchmarkId::new("host and prefix among", count), &count, |bencher, _| {
+            let mut scratch = Scratch::default();
+            bencher.iter(|| {
+                at = (at + 1) & 1023;
+                let (host, path) = black_box(&targets[at]);
+                let facts = Facts {
+                    host: host.as_bytes(),
+                    path: path.as_bytes(),
+                    query: b"",
+                    method: b"GET",
+                    header: &|_| None,
+                    source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                    sni: None,
+                };
+                assert!(table.find(&facts, &mut scratch).is_some());
+            });
+        });
+    }
+    group.finish();
+}
+
 /// A thousand regular expressions, and paths that all of them have to be tried on to their ends.
 fn expressions(criterion: &mut Criterion) {
     let mut text = "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\nlayer = \"http\"\n".to_owned();
@@ -190,6 +235,6 @@ fn snapshots(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_millis(1200));
-    targets = routes, expressions, rates, balancers, snapshots
+    targets = routes, hosts, expressions, rates, balancers, snapshots
 }
 criterion_main!(benches);

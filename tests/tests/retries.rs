@@ -207,6 +207,26 @@ fn another_endpoint_and_zone_is_asked_first() {
     assert_eq!((origins[0].count() + origins[1].count(), origins[2].count()), (10, 10));
 }
 
+/// A value that always leads to the same endpoint does not lead there again.
+#[test]
+fn another_endpoint_is_asked_where_a_value_chooses_it() {
+    for balance in ["maglev", "ring-hash"] {
+        let origins = [failing(1000, 503), failing(0, 200)];
+        let proxy = Proxy::start(&format!(
+            "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"c\"\nretry = {{ attempts = 1, on = [\"5xx\"], backoff = \"1ms\" }}\n[[cluster]]\nname = \"c\"\nretry_budget = 100\nbalance = \"{balance}\"\nhash_on = {{ header = \"x-user\" }}\nendpoints = [\"{}\", \"{}\"]\n",
+            origins[0].origin.address(),
+            origins[1].origin.address()
+        ));
+        let mut client = proxy.connect("edge");
+        for user in 0..20 {
+            assert_eq!(client.ask(format!("GET / HTTP/1.1\r\nHost: a\r\nX-User: {user}\r\n\r\n")).status, 200);
+        }
+        let failed = origins[0].count();
+        assert!((1..20).contains(&failed), "{balance}: {failed} of twenty were sent to the one that fails");
+        assert_eq!(origins[1].count(), 20);
+    }
+}
+
 #[test]
 fn a_spent_budget_ends_it() {
     let noting = failing(1000, 503);

@@ -59,6 +59,22 @@ fn no_spelling_walks_around_a_rule() {
 }
 
 #[test]
+fn redirects_have_the_status_that_is_wanted() {
+    const STATUSES: [u16; 5] = [301, 302, 303, 307, 308];
+    let origin = Origin::mirror();
+    let routes = STATUSES.map(|status| {
+        format!("[[route]]\npath = {{ exact = \"/{status}\" }}\nredirect = {{ status = {status}, host = \"new.example\" }}\n")
+    });
+    let proxy = start(&origin, &routes.concat());
+    let mut client = proxy.connect("edge");
+    for status in STATUSES {
+        let response = client.ask(format!("POST /{status}?q HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n"));
+        let location = format!("http://new.example/{status}?q");
+        assert_eq!((response.status, response.field("location")), (status, Some(location.as_str())));
+    }
+}
+
+#[test]
 fn conditions_decide() {
     let origin = Origin::mirror();
     let named = |name: &str, conditions: &str| {
@@ -69,7 +85,11 @@ fn conditions_decide() {
         named("joined", "headers = { x-two = \"a,b\" }"),
         named("absent", "headers = { x-plain = { present = true }, x-no = { present = false } }"),
         named("pattern", "headers = { user-agent = { regex = \"curl/[0-9.]+\" } }"),
+        named("version", "headers = { x-version = { prefix = \"v2.\" } }"),
         named("preview", "query = { preview = { present = true } }"),
+        named("mode", "query = { mode = \"fast\" }"),
+        named("numbered", "query = { n = { regex = \"[0-9]+\" } }"),
+        named("begun", "query = { tag = { prefix = \"a-\" } }"),
         named("local", "path = { exact = \"/source\" }\nsource = [\"127.0.0.0/8\"]"),
         named("elsewhere", "path = { exact = \"/other\" }\nsource = [\"10.0.0.0/8\"]"),
         named("template", "path = { template = \"/users/{id}/posts\" }"),
@@ -92,7 +112,15 @@ fn conditions_decide() {
     ask("GET /", "x-plain: x\r\nx-no: y\r\n", "rest");
     ask("GET /", "User-Agent: curl/8.5.0\r\n", "pattern");
     ask("GET /", "User-Agent: curl/8.5.0 evil\r\n", "rest");
+    ask("GET /", "X-Version: v2.1\r\n", "version");
+    ask("GET /", "X-Version: xv2.1\r\n", "rest");
     ask("GET /?a=b&preview", "", "preview");
+    ask("GET /?mode=fast", "", "mode");
+    ask("GET /?mode=faster", "", "rest");
+    ask("GET /?n=12", "", "numbered");
+    ask("GET /?n=12x", "", "rest");
+    ask("GET /?tag=a-1", "", "begun");
+    ask("GET /?tag=b-a-1", "", "rest");
     ask("GET /source", "", "local");
     ask("GET /other", "", "rest");
     ask("GET /users/7/posts", "", "template");
@@ -150,7 +178,10 @@ rewrite = { prefix = "/" }
     assert_eq!(seen.matches("Host: ").count(), 2, "{seen}");
     assert_eq!(response.field("x-powered-by"), Some("onehop"));
     assert_eq!((response.field("x-to"), response.field("x-from")), (Some("1"), None));
-    for (path, expected) in [("/api/x", "/x"), ("/api", "/"), ("/api/?q", "/?q"), ("/api//y", "/y")] {
+    let encoded = [("/api%2Fx", "/x"), ("/api%2f@evil.example/", "/@evil.example/"), ("/api\\x", "/x")];
+    for (path, expected) in
+        [("/api/x", "/x"), ("/api", "/"), ("/api/?q", "/?q"), ("/api//y", "/y")].into_iter().chain(encoded)
+    {
         assert_eq!(line(&client.get(path).text()), format!("GET {expected} HTTP/1.1"), "{path}");
     }
 }

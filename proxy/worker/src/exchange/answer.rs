@@ -162,7 +162,7 @@ impl Attempt<'_> {
     ///
     /// # Errors
     /// Before a byte of it went to the client.
-    // A block instead of an `async fn`, which would keep the answer twice.
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps what it takes by value twice")]
     pub fn pass_on(
         &self,
         client: &mut Leg<'_>,

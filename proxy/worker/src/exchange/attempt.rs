@@ -186,7 +186,7 @@ impl Attempt<'_> {
         Ok((lease, now))
     }
 
-    // A block instead of an `async fn`, which would keep the lease twice.
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps what it takes by value twice")]
     fn send(
         &self,
         client: &mut Leg<'_>,

@@ -123,7 +123,7 @@ fn answers_forty(peer: &mut Frames, served: &Mutex<BTreeSet<usize>>) {
             _ => {}
         }
     }
-    let last = *bodies.keys().nth(39).expect("there are some");
+    let last = *bodies.keys().take(40).next_back().expect("there are some");
     if left > 40 {
         peer.send(frame(7, 0, 0, &[last.to_be_bytes(), [0; 4]].concat()));
     }

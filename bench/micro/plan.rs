@@ -32,6 +32,19 @@ fn config(routes: usize, endpoints: usize) -> String {
     text
 }
 
+/// A plain request.
+fn facts<'a>(host: &'a [u8], path: &'a str) -> Facts<'a> {
+    Facts {
+        host,
+        path: path.as_bytes(),
+        query: b"",
+        method: b"GET",
+        header: &|_| None,
+        source: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        sni: None,
+    }
+}
+
 fn routes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     for count in [10usize, 1_000, 100_000] {
@@ -53,15 +66,7 @@ fn routes(criterion: &mut Criterion) {
             let mut scratch = Scratch::default();
             bencher.iter(|| {
                 let path = black_box(next());
-                let facts = Facts {
-                    host: b"api.example.com",
-                    path: path.as_bytes(),
-                    query: b"",
-                    method: b"GET",
-                    header: &|_| None,
-                    source: IpAddr::V4(Ipv4Addr::LOCALHOST),
-                    sni: None,
-                };
+                let facts = facts(b"api.example.com", path);
                 table.find(&facts, &mut scratch).is_some()
             });
         });
@@ -104,15 +109,7 @@ fn hosts(criterion: &mut Criterion) {
             bencher.iter(|| {
                 at = (at + 1) & 1023;
                 let (host, path) = black_box(&targets[at]);
-                let facts = Facts {
-                    host: host.as_bytes(),
-                    path: path.as_bytes(),
-                    query: b"",
-                    method: b"GET",
-                    header: &|_| None,
-                    source: IpAddr::V4(Ipv4Addr::LOCALHOST),
-                    sni: None,
-                };
+                let facts = facts(host.as_bytes(), path);
                 assert!(table.find(&facts, &mut scratch).is_some());
             });
         });
@@ -137,15 +134,7 @@ fn expressions(criterion: &mut Criterion) {
         let path = format!("/v1/s500{}/end500", "/abc".repeat(length / 4 - 4));
         group.bench_with_input(BenchmarkId::new("path of bytes:", length), &length, |bencher, _| {
             let mut scratch = Scratch::default();
-            let facts = Facts {
-                host: b"api.example.com",
-                path: path.as_bytes(),
-                query: b"",
-                method: b"GET",
-                header: &|_| None,
-                source: IpAddr::V4(Ipv4Addr::LOCALHOST),
-                sni: None,
-            };
+            let facts = facts(b"api.example.com", &path);
             assert!(table.find(&facts, &mut scratch).is_some());
             bencher.iter(|| table.find(black_box(&facts), &mut scratch).is_some());
         });

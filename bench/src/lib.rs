@@ -4,5 +4,6 @@ pub mod hop;
 pub mod lateness;
 pub mod peers;
 pub mod process;
+pub mod relays;
 pub mod report;
 pub mod selftest;

@@ -37,14 +37,8 @@ fn a_silent_client_is_asked_and_left() {
 
 #[test]
 fn an_old_connection_is_replaced_without_losing_a_request() {
-    let (told, wait) = std::sync::mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
-    let origin = Origin::start(move |connection| {
-        connection.head();
-        // Answered only once the client was told to go.
-        let _ = wait.lock().expect("no panic").recv();
-        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
-    });
+    // Answered only once the client was told to go.
+    let (origin, told) = late();
     let proxy = one_worker(&origin.config("http2 = { max_age = \"300ms\" }", "", ""));
     let begun = std::time::Instant::now();
     let mut client = Frames::connect(proxy.address("edge"));

@@ -16,8 +16,8 @@ use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use onehop_bench::relays;
 use onehop_net::h2::Io;
-use onehop_net::listener::Listener;
 use onehop_net::runtime::{self, Options};
 use onehop_net::{Address, Stream, clock};
 
@@ -59,13 +59,7 @@ struct Origin {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match serve(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("h2-relay: {}: {error}", arguments.listen);
-            ExitCode::FAILURE
-        }
-    }
+    relays::ended("h2-relay", arguments.listen, serve(&arguments))
 }
 
 fn serve(arguments: &Arguments) -> std::io::Result<()> {
@@ -77,22 +71,16 @@ fn serve(arguments: &Arguments) -> std::io::Result<()> {
         fields: arguments.fields,
         served: Cell::new(0),
     });
-    runtime::run(&Options::default(), |_| {}, |_| accept(socket, origin))?
-}
-
-async fn accept(socket: std::os::fd::OwnedFd, origin: Rc<Origin>) -> std::io::Result<()> {
-    let listener = Listener::new(socket)?;
-    loop {
-        listener.ready().await?;
-        while let Ok((client, _)) = listener.accept() {
-            let origin = origin.clone();
-            runtime::spawn(async move {
-                if let Err(error) = connection(client, &origin).await {
-                    eprintln!("h2-relay: {error}");
-                }
-            });
-        }
-    }
+    runtime::run(
+        &Options::default(),
+        |_| {},
+        |_| {
+            relays::accept("h2-relay", socket, move |client| {
+                let origin = origin.clone();
+                async move { connection(client, &origin).await }
+            })
+        },
+    )?
 }
 
 async fn connection(client: std::os::fd::OwnedFd, origin: &Rc<Origin>) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use onehop_net::listener::Listener;
+use onehop_bench::relays;
 use onehop_net::runtime::{self, Options};
 use onehop_net::{Address, Stream, clock, relay};
 
@@ -26,13 +26,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match serve(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("raw-relay: {}: {error}", arguments.listen);
-            ExitCode::FAILURE
-        }
-    }
+    relays::ended("raw-relay", arguments.listen, serve(&arguments))
 }
 
 fn serve(arguments: &Arguments) -> std::io::Result<()> {
@@ -41,22 +35,16 @@ fn serve(arguments: &Arguments) -> std::io::Result<()> {
     let socket = onehop_net::bind(&arguments.listen, true)?;
     let to = Address::Tcp(arguments.to);
     let options = Options { busy_poll: Duration::from_micros(arguments.busy_poll_us), ..Options::default() };
-    runtime::run(&options, |_| {}, |_| accept(socket, to))?
-}
-
-async fn accept(socket: std::os::fd::OwnedFd, to: Address) -> std::io::Result<()> {
-    let listener = Listener::new(socket)?;
-    loop {
-        listener.ready().await?;
-        while let Ok((client, _)) = listener.accept() {
-            let to = to.clone();
-            runtime::spawn(async move {
-                if let Err(error) = pass(client, &to).await {
-                    eprintln!("raw-relay: {error}");
-                }
-            });
-        }
-    }
+    runtime::run(
+        &options,
+        |_| {},
+        |_| {
+            relays::accept("raw-relay", socket, move |client| {
+                let to = to.clone();
+                async move { pass(client, &to).await }
+            })
+        },
+    )?
 }
 
 async fn pass(client: std::os::fd::OwnedFd, to: &Address) -> std::io::Result<()> {

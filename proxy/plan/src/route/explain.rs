@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 
 use super::condition::{Facts, Unmet};
-use super::host::{MAX_HOST, names_host, normalise};
+use super::host::{MAX_HOST, bare, lower, names_host};
 use super::{Parts, Pattern, Scratch};
 use crate::model::{FieldMatch, PathMatch, Route, ValueMatch};
 
@@ -58,7 +58,7 @@ fn path_rank(pattern: &Pattern) -> impl Ord + Copy + use<> {
 /// The verdict on each route, in their order.
 pub fn explain(routes: &[Route], parts: &[Parts], serves: impl Fn(&Route) -> bool, facts: &Facts<'_>) -> Vec<Verdict> {
     let mut buffer = [0; MAX_HOST];
-    let host = normalise(facts.host, &mut buffer).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+    let host = lower(bare(facts.host), &mut buffer).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
     let served: Vec<usize> = (0..routes.len()).filter(|at| serves(&routes[*at])).collect();
     let best_host = served.iter().filter_map(|at| host_rank(&routes[*at], &host)).max();
     let mut scratch = Scratch::default();

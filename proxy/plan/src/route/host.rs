@@ -3,18 +3,34 @@
 /// Longest host name that can match (RFC 1035: 255 bytes).
 pub const MAX_HOST: usize = 255;
 
-/// The host without its port, in lower case, without a final dot.
-pub fn normalise<'a>(host: &[u8], out: &'a mut [u8; MAX_HOST]) -> Option<&'a [u8]> {
-    let bare = match host.iter().rposition(|byte| *byte == b':') {
-        // An IPv6 address keeps its brackets, which tell its colons from the port's.
-        Some(at) if !host[at..].contains(&b']') => &host[..at],
-        _ => host,
-    };
-    let bare = bare.strip_suffix(b".").unwrap_or(bare);
+/// The host without its port and without a final dot. (What comes here was found to be a host with at most a port: no colon
+/// but the port's stands before nothing but digits, since an IPv6 address is in brackets.)
+#[inline]
+pub fn bare(host: &[u8]) -> &[u8] {
+    let digits = host.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let bare = host[..host.len() - digits].strip_suffix(b":").unwrap_or(host);
+    bare.strip_suffix(b".").unwrap_or(bare)
+}
+
+/// In lower case.
+#[inline]
+pub fn lower<'a>(bare: &[u8], out: &'a mut [u8; MAX_HOST]) -> Option<&'a [u8]> {
     let out = out.get_mut(..bare.len())?;
     out.copy_from_slice(bare);
     out.make_ascii_lowercase();
     Some(out)
+}
+
+/// What of a name a wildcard may stand before, the longest first: it stands for at least one label.
+#[inline]
+pub fn suffixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = name.get(1..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let at = rest.iter().position(|byte| *byte == b'.')?;
+        let suffix = &rest[at..];
+        rest = &suffix[1..];
+        Some(suffix)
+    })
 }
 
 /// The lengths that names have. Most hosts that no entry names have a length that none has, and are not hashed then.
@@ -50,5 +66,41 @@ pub fn names_host(pattern: &str, host: &str) -> bool {
                 && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
         }
         None => host.eq_ignore_ascii_case(pattern),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_and_final_dots_are_no_part_of_a_name() {
+        let cases = [
+            ("a.example", "a.example"),
+            ("a.example:80", "a.example"),
+            ("a.example.:80", "a.example"),
+            ("a.example:", "a.example"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.0.0.1:8080", "127.0.0.1"),
+            ("[::1]", "[::1]"),
+            ("[2001:db8::1]:443", "[2001:db8::1]"),
+            ("host9", "host9"),
+            ("", ""),
+            (":80", ""),
+        ];
+        for (host, name) in cases {
+            assert_eq!(String::from_utf8_lossy(bare(host.as_bytes())), name, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_a_label_or_more() {
+        let all = |name: &'static str| {
+            suffixes(name.as_bytes()).map(|part| std::str::from_utf8(part).expect("ASCII")).collect::<Vec<_>>()
+        };
+        assert_eq!(all("a.b.example"), [".b.example", ".example"]);
+        assert_eq!(all(".b.example"), [".example"]);
+        assert_eq!(all("a..b"), ["..b", ".b"]);
+        assert!(all("localhost").is_empty() && all("").is_empty());
     }
 }

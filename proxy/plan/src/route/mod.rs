@@ -203,28 +203,28 @@ impl HostTable {
         if self.exact_hosts.is_empty() && self.wildcards.is_empty() {
             return self.any;
         }
-        let mut buffer = [0; MAX_HOST];
-        let Some(host) = host::normalise(host, &mut buffer) else {
+        let name = host::bare(host);
+        if !self.is_long_as_some(name) {
             return self.any;
+        }
+        let mut buffer = [0; MAX_HOST];
+        host::lower(name, &mut buffer).and_then(|name| self.named(name)).or(self.any)
+    }
+
+    /// Whether some host in the table is as long as this name, or as what a wildcard may leave of it.
+    fn is_long_as_some(&self, name: &[u8]) -> bool {
+        self.exact_hosts.has(name)
+            || (!self.wildcards.is_empty() && host::suffixes(name).any(|suffix| self.wildcards.has(suffix)))
+    }
+
+    fn named(&self, name: &[u8]) -> Option<u32> {
+        let find = |space, name: &[u8]| self.hosts.find(space, self.hosts.hashes.of(name), |key| key == name);
+        let exact = self.exact_hosts.has(name).then(|| find(EXACT_HOST, name)).flatten();
+        let wild = || {
+            let mut suffixes = host::suffixes(name).filter(|suffix| self.wildcards.has(suffix));
+            suffixes.find_map(|suffix| find(WILDCARD, suffix))
         };
-        if self.exact_hosts.has(host)
-            && let Some(found) = self.hosts.find(EXACT_HOST, self.hosts.hashes.of(host), |key| key == host)
-        {
-            return Some(found.first);
-        }
-        if !self.wildcards.is_empty() {
-            // From the longest suffix; a wildcard stands for at least one label.
-            for (at, byte) in host.iter().enumerate().skip(1) {
-                let suffix = &host[at..];
-                if *byte == b'.'
-                    && self.wildcards.has(suffix)
-                    && let Some(found) = self.hosts.find(WILDCARD, self.hosts.hashes.of(suffix), |key| key == suffix)
-                {
-                    return Some(found.first);
-                }
-            }
-        }
-        self.any
+        exact.or_else(wild).map(|found| found.first)
     }
 
     #[inline]

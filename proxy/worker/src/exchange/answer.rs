@@ -15,6 +15,7 @@ use super::body::{Body, Broken, Framing};
 use super::flow::Flow;
 use super::leave;
 use super::leg::Leg;
+use super::persist::Asked;
 use super::pour::Pour;
 use super::reader::{Next, Reader};
 use super::response::{Response, bad_response, download_fault, server_timing};
@@ -30,7 +31,7 @@ use crate::upstream::{EndpointState, Lease, outlier};
 const MAX_DRAINED: usize = 1 << 20;
 
 /// What passing an answer on came to.
-enum Passed {
+pub(super) enum Passed {
     /// All of it, or as much as could be; whether the connection is between two messages.
     Whole { reusable: bool },
     /// The client has left; the rest of the body.
@@ -158,25 +159,24 @@ impl Attempt<'_> {
         forward::changed(self.changes, self.route)
     }
 
-    /// Passes the final response on, uploading what is left of the request meanwhile, and gives the connection back.
-    ///
-    /// # Errors
-    /// Before a byte of it went to the client.
-    #[expect(clippy::manual_async_fn, reason = "an async fn keeps what it takes by value twice")]
-    pub fn pass_on(
+    /// The books of what was passed on, or of why there was nothing to pass on; the connection goes back, or on to the tunnel.
+    pub(super) fn conclude(
         &self,
-        client: &mut Leg<'_>,
-        mut answer: Answer,
-        ledger: &mut Ledger,
+        passed: Option<Result<Passed, Failure>>,
+        asked: Asked,
+        ledger: &Ledger,
         outcome: &mut Outcome,
-    ) -> impl Future<Output = Result<(), Failure>> {
-        async move {
-            let passed = self.finish(client, &mut answer, ledger, outcome).await;
-            self.passed(passed, answer, ledger, outcome)
+    ) {
+        let concluded = match (asked, passed) {
+            (Err(failure), _) => Err(failure),
+            (Ok(answer), Some(passed)) => self.passed(passed, answer, ledger, outcome),
+            (Ok(_), None) => return,
+        };
+        if let Err(failure) = concluded {
+            outcome.fault = Some(failure.fault);
         }
     }
 
-    /// The books of what was passed on; the connection goes back, or on to the tunnel.
     fn passed(
         &self,
         passed: Result<Passed, Failure>,
@@ -209,6 +209,21 @@ impl Attempt<'_> {
         Ok(())
     }
 
+    /// Passes the final response on, uploading what is left of the request meanwhile; `None`: there is none. (By reference,
+    /// since what an async fn is given by value is kept twice; [`Attempt::conclude`] follows.)
+    pub(super) async fn pass_on(
+        &self,
+        client: &mut Leg<'_>,
+        asked: &mut Asked,
+        ledger: &mut Ledger,
+        outcome: &mut Outcome,
+    ) -> Option<Result<Passed, Failure>> {
+        let Ok(answer) = asked else { return None };
+        Some(self.finish(client, answer, ledger, outcome).await)
+    }
+
+    /// # Errors
+    /// Before a byte of it went to the client.
     async fn finish(
         &self,
         client: &mut Leg<'_>,

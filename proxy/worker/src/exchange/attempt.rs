@@ -112,18 +112,6 @@ pub struct Answer {
 }
 
 impl Attempt<'_> {
-    /// Runs the try. On success the outcome says what the client got.
-    pub async fn run(
-        &self,
-        client: &mut Leg<'_>,
-        avoid: &mut Vec<usize>,
-        ledger: &mut Ledger,
-        outcome: &mut Outcome,
-    ) -> Result<(), Failure> {
-        let answer = self.ask(client, avoid, ledger, outcome).await?;
-        self.pass_on(client, answer, ledger, outcome).await
-    }
-
     /// Leases a connection, sends the request and waits for the final response head; interim ones are passed on.
     /// Dropped half-way, the try is cancelled and what it used is closed or reset.
     ///

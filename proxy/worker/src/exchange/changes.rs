@@ -235,12 +235,12 @@ impl Changes {
     }
 
     /// Fields added to the request.
-    pub fn request_fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn request_fields(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
         self.request.iter().map(|(name, value)| (self.text(name), self.text(value)))
     }
 
     /// Fields added to the response.
-    pub fn response_fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn response_fields(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
         self.response.iter().map(|(name, value)| (self.text(name), self.text(value)))
     }
 

@@ -1,6 +1,7 @@
 //! A second try beside the first, elsewhere, where the first has not been answered within a time: whichever is answered
 //! first wins, and the other is cancelled by dropping it. Both send the body from memory, and neither touches the client.
 
+use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -15,7 +16,7 @@ use onehop_wire::http1::Method;
 use super::Outcome;
 use super::attempt::{Attempt, Failure};
 use super::leg::Leg;
-use super::persist::{Asked, Course, HALF_CLOSED_GRACE_NS, poll_left};
+use super::persist::{Asked, Course, HALF_CLOSED_GRACE_NS, Standing, poll_left};
 use super::tape::Tape;
 use crate::fault::{Fault, Side, Step};
 use crate::upstream::outlier;
@@ -89,23 +90,23 @@ impl Course<'_> {
         collected.map_err(|broken| super::response::upload_fault(broken, timed_out))
     }
 
-    /// Tries once, and once more beside it if that takes long. `second` has not begun; the endpoints that failed are
-    /// noted in `avoid`.
+    /// Tries once, and once more beside it if that takes long. The endpoints that failed are noted in `standing`.
     pub(super) async fn hedged(
         &self,
         hedge: &Hedge,
-        (first, second): (&Attempt<'_>, &Attempt<'_>),
+        first: &Attempt<'_>,
+        (standing, cell): (&mut Standing, &OnceCell<Tape>),
         client: &mut Leg<'_>,
-        avoid: &mut Vec<usize>,
         ledger: &mut Ledger,
         outcome: &mut Outcome,
     ) -> Asked {
+        let second = self.attempt(standing, cell, outcome, ledger.latest(), outcome.attempts + 1);
         let begun = clock::now();
         ledger.enter(State::UpstreamWait, begun);
         let (mut outcome_one, mut outcome_two) = (Outcome::default(), Outcome::default());
         let (asked, winner) = {
             let (mut ledger_one, mut ledger_two) = (*ledger, *ledger);
-            let (mut avoid_one, mut avoid_two) = (avoid.clone(), avoid.clone());
+            let (mut avoid_one, mut avoid_two) = (standing.avoid.clone(), standing.avoid.clone());
             let (mut nobody, mut nobody_too) = (Leg::Nobody, Leg::Nobody);
             let mut one = pin!(first.ask(&mut nobody, &mut avoid_one, &mut ledger_one, &mut outcome_one));
             let mut watch = Watch { alarm: Alarm::new(), armed: false };
@@ -129,15 +130,12 @@ impl Course<'_> {
         let now = clock::now();
         ledger.enter(State::Hop, now);
         ledger.mark(Mark::FirstByte, now);
-        self.learn(hedge, first, second, winner, (begun, now), &asked);
+        self.learn(hedge, first, &second, winner, (begun, now), &asked);
         if winner == 1 && asked.is_ok() {
             self.meters().hedges_won.add(1);
         }
-        for attempt in [first, second] {
-            let index = attempt.picked.get();
-            if index != usize::MAX && !avoid.contains(&index) {
-                avoid.push(index);
-            }
+        for attempt in [first, &second] {
+            standing.avoid(attempt.picked.get());
         }
         let won = if winner == 0 { outcome_one } else { outcome_two };
         (outcome.endpoint, outcome.bytes_in) = (won.endpoint, won.bytes_in);

@@ -31,21 +31,20 @@ pub use bounded::run_bounded;
 pub use leg::Leg;
 pub use response::Response;
 
-use std::cell::{Cell, OnceCell};
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use onehop_meter::ledger::Ledger;
 use onehop_meter::names::Reason;
-use onehop_net::clock::{self, Nanos};
+use onehop_net::clock;
 use onehop_plan::{Listener, Route};
 use onehop_wire::http1::{BodyLength, RequestHead, Version};
 
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward::{Identity, Origin};
 use crate::shard::Shard;
-use crate::upstream::{ClusterState, Wanted};
-use attempt::Attempt;
+use crate::upstream::ClusterState;
 use deadline::Deadline;
 use routing::{Routed, route};
 
@@ -73,11 +72,11 @@ pub struct Request<'a> {
 
 impl Request<'_> {
     /// The request's id as the upstream gets it.
-    pub fn id(&self) -> Vec<u8> {
+    pub fn id(&self) -> Cow<'_, [u8]> {
         use onehop_wire::http1::Known;
         let kept = self.listener.http.request_id == onehop_plan::RequestId::Keep;
         let brought = self.head.find(Known::XRequestId).filter(|_| kept);
-        brought.map_or_else(|| self.identity.request_id().to_vec(), |field| field.value.of(self.bytes).to_vec())
+        Cow::Borrowed(brought.map_or_else(|| self.identity.request_id(), |field| field.value.of(self.bytes)))
     }
 }
 
@@ -190,14 +189,10 @@ pub async fn run(
     cluster.active.set(cluster.active.get() + 1);
     let active = Active { cluster: &cluster, shard };
     let choice = choice::Choice::new(request, reference, &cluster);
-    if route.resilience.is_some() || request.deadline.is_some_and(|deadline| !deadline.is_call()) {
-        let (policy, choice, changes) = (route.resilience.as_deref(), &choice, changes.as_deref());
-        let course = persist::Course { shard, request, route: &route, policy, cluster: &cluster, choice, changes };
-        // Boxed, so that those who do not need it do not carry its room about.
-        Box::pin(course.run(client, ledger, outcome)).await;
-    } else {
-        attempts(shard, request, client, &route, &cluster, &choice, changes.as_deref(), ledger, outcome).await;
-    }
+    let (policy, choice, changes_ref) = (route.resilience.as_deref(), &choice, changes.as_deref());
+    let course =
+        persist::Course { shard, request, route: &route, policy, cluster: &cluster, choice, changes: changes_ref };
+    course.run(client, ledger, outcome).await;
     drop(active);
     shard.give_changes(changes.take());
 }
@@ -270,73 +265,4 @@ fn begins_tunnel(head: &RequestHead, status: u16) -> bool {
 pub fn upgrade_allowed(route: &Route, protocol: &[u8]) -> bool {
     !protocol.eq_ignore_ascii_case(b"h2c")
         && route.upgrades.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(protocol))
-}
-
-#[allow(clippy::too_many_arguments, reason = "each is a different part of one exchange")]
-async fn attempts(
-    shard: &Rc<Shard>,
-    request: &Request<'_>,
-    client: &mut Leg<'_>,
-    route: &Arc<Route>,
-    cluster: &Rc<ClusterState>,
-    choice: &choice::Choice<'_>,
-    changes: Option<&changes::Changes>,
-    ledger: &mut Ledger,
-    outcome: &mut Outcome,
-) {
-    let idempotent = request.head.method.is_idempotent();
-    let mut wanted = if idempotent { Wanted::Any } else { Wanted::Fresh };
-    let mut avoid = Vec::new();
-    let mut repeated = false;
-    let mut left_out = 0;
-    let tape = OnceCell::new();
-    // This request's place in the retry budget, from its first retry to its end.
-    let mut place = None;
-    // One time-out for all attempts together, as in Envoy.
-    let due = route.timeout.map_or(Nanos::MAX, |timeout| clock::after(ledger.latest(), timeout));
-    let due = due.min(request.deadline.map_or(Nanos::MAX, |deadline| deadline.at));
-    loop {
-        outcome.attempts += 1;
-        let attempt = Attempt {
-            shard,
-            request,
-            route,
-            cluster,
-            wanted,
-            tape: Some(&tape),
-            due,
-            patience: route.timeout,
-            changes,
-            choice,
-            number: 0,
-            picked: Cell::new(usize::MAX),
-            slow: None,
-        };
-        let Err(failure) = attempt.run(client, &mut avoid, ledger, outcome).await else {
-            return;
-        };
-        // Neither counted nor in the budget: an upstream whose connections end in order is in no trouble.
-        let again = left_out < failure.free && route.retry.on_connect_failure;
-        left_out += u32::from(again);
-        let may_connect = route.retry.on_connect_failure && outcome.attempts - left_out <= route.retry.attempts;
-        let connect_retry = failure.fault.retryable && may_connect && !again;
-        // Once more, on a new connection, where an idle one died at the moment of reuse.
-        let stale_retry =
-            failure.stale && failure.replayable && idempotent && !repeated && route.retry.on_stale_connection;
-        // A connection that died while it idled is no sign of trouble: its retry is outside the budget.
-        if connect_retry && !stale_retry {
-            place = cluster.may_retry(place.take(), true);
-        }
-        let permitted = !outcome.started && (again || stale_retry || (connect_retry && place.is_some()));
-        if !permitted {
-            outcome.fault = Some(failure.fault);
-            return;
-        }
-        if stale_retry {
-            repeated = true;
-            wanted = Wanted::New;
-        }
-        cluster.cluster.borrow().meters.core(shard.outfit.core).retries.add(1);
-        route.meters.core(shard.outfit.core).retries.add(1);
-    }
 }

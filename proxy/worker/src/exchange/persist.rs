@@ -1,5 +1,5 @@
-//! An exchange under a route's own policy: its body kept, its failures judged, its attempts repeated elsewhere after a
-//! wait, each within its time. Routes with no more than the defaults do not come here.
+//! The attempts of an exchange. Under a route's own policy its body is kept, its failures are judged, its attempts repeated
+//! elsewhere after a wait, each within its time; without one, two simple rules say whether there is another attempt.
 
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
@@ -31,7 +31,7 @@ use crate::fault::{Fault, Side, Step};
 use crate::shard::Shard;
 use crate::upstream::{ClusterState, Wanted};
 
-/// One exchange under a policy.
+/// One exchange, its route and its cluster chosen.
 pub struct Course<'a> {
     /// The core.
     pub shard: &'a Rc<Shard>,
@@ -39,7 +39,7 @@ pub struct Course<'a> {
     pub request: &'a Request<'a>,
     /// Its route.
     pub route: &'a Arc<Route>,
-    /// The route's policy; none where only the client's own deadline brings the request here.
+    /// The route's policy, if it has one.
     pub policy: Option<&'a Resilience>,
     /// Its cluster.
     pub cluster: &'a Rc<ClusterState>,
@@ -64,18 +64,31 @@ impl Drop for Stops {
 }
 
 /// How an exchange stands between two attempts.
-struct Standing {
+pub(super) struct Standing {
     begun: Nanos,
     repeatable: bool,
+    /// Nothing of the request's body is still to come.
+    whole: bool,
     /// The one retry on a connection that died as it was reused has been made.
     repeated: bool,
     /// Connections whose GOAWAY left it out, or that refused its stream.
     left_out: u32,
     wanted: Wanted,
+    /// Endpoints at which it failed, by their index in the cluster.
+    pub(super) avoid: Vec<usize>,
+}
+
+impl Standing {
+    /// The next attempt goes elsewhere, if there is an elsewhere.
+    pub(super) fn avoid(&mut self, index: usize) {
+        if index != usize::MAX && !self.avoid.contains(&index) {
+            self.avoid.push(index);
+        }
+    }
 }
 
 impl Course<'_> {
-    /// Runs the exchange.
+    /// Runs the exchange. The first attempt is made here, what follows is boxed: most have no second one.
     pub async fn run(&self, client: &mut Leg<'_>, ledger: &mut Ledger, outcome: &mut Outcome) {
         let kept = Stops(self.tape(client));
         let tape = kept.0.as_ref();
@@ -91,7 +104,7 @@ impl Course<'_> {
             && self.hedge(repeatable, true).is_some()
             && !self.request.head.expect_continue
         {
-            match self.collect(client, tape).await {
+            match Box::pin(self.collect(client, tape)).await {
                 Ok(collected) => whole = collected,
                 Err(fault) => {
                     outcome.fault = Some(fault);
@@ -100,44 +113,58 @@ impl Course<'_> {
             }
         }
         let wanted = if repeatable { Wanted::Any } else { Wanted::Fresh };
-        let mut standing = Standing { begun: ledger.latest(), repeatable, repeated: false, left_out: 0, wanted };
-        let mut avoid = Vec::new();
+        let begun = ledger.latest();
+        let mut standing =
+            Standing { begun, repeatable, whole, repeated: false, left_out: 0, wanted, avoid: Vec::new() };
+        outcome.attempts = 1;
+        let attempt = self.attempt(&standing, &cell, outcome, begun, 1);
+        let mut asked = match self.hedge(repeatable, whole) {
+            None => attempt.ask(client, &mut standing.avoid, ledger, outcome).await,
+            Some(hedge) => {
+                Box::pin(self.hedged(hedge, &attempt, (&mut standing, &cell), client, ledger, outcome)).await
+            }
+        };
+        match self.judge(&asked, tape, &mut standing, client, outcome) {
+            Ok(wait) => {
+                let state = (&mut standing, &cell, tape);
+                Box::pin(self.go_on(&attempt, asked, wait, state, client, ledger, outcome)).await;
+            }
+            Err(denied) => {
+                self.denied(denied, outcome);
+                let passed = attempt.pass_on(client, &mut asked, ledger, outcome).await;
+                attempt.conclude(passed, asked, ledger, outcome);
+            }
+        }
+    }
+
+    /// Makes further attempts, as long as there are to be any. `wait`: see [`Course::judge`].
+    #[expect(clippy::too_many_arguments, reason = "each is a different part of one exchange")]
+    async fn go_on(
+        &self,
+        first: &Attempt<'_>,
+        mut asked: Asked,
+        mut wait: Option<u64>,
+        (standing, cell, tape): (&mut Standing, &OnceCell<Tape>, Option<&Tape>),
+        client: &mut Leg<'_>,
+        ledger: &mut Ledger,
+        outcome: &mut Outcome,
+    ) {
         // This request's place in the retry budget, from its first retry to its end.
         let mut place = None;
+        let mut latest = None;
         loop {
-            outcome.attempts += 1;
-            let attempt = self.attempt(&standing, &cell, outcome, ledger.latest(), outcome.attempts);
-            let asked = match self.hedge(repeatable, whole) {
-                None => attempt.ask(client, &mut avoid, ledger, outcome).await,
-                Some(hedge) => {
-                    let second = self.attempt(&standing, &cell, outcome, ledger.latest(), outcome.attempts + 1);
-                    let both = (&attempt, &second);
-                    Box::pin(self.hedged(hedge, both, client, &mut avoid, ledger, outcome)).await
-                }
-            };
-            let index = attempt.picked.get();
-            let wait = match self.judge(&asked, tape, &mut standing, client, outcome) {
-                Ok(wait) => wait,
-                Err(denied) => {
-                    self.denied(denied, outcome);
-                    return self.conclude(&attempt, asked, client, ledger, outcome).await;
-                }
-            };
+            let attempt = latest.as_ref().unwrap_or(first);
             if let Some(wait) = wait {
                 let untouched = asked.as_ref().is_err_and(|failure| failure.fault.retryable);
                 place = self.cluster.may_retry(place.take(), untouched);
                 if place.is_none() {
-                    self.denied(Some(Denied::Budget), outcome);
-                    return self.conclude(&attempt, asked, client, ledger, outcome).await;
+                    self.denied(self.policy.map(|_| Denied::Budget), outcome);
+                    let passed = attempt.pass_on(client, &mut asked, ledger, outcome).await;
+                    return attempt.conclude(passed, asked, ledger, outcome);
                 }
-                if !avoid.contains(&index) && index != usize::MAX {
-                    avoid.push(index);
-                }
+                standing.avoid(attempt.picked.get());
                 self.give_up(asked, ledger.latest());
-                ledger.enter(State::UpstreamWait, ledger.latest());
-                let left = pause(client, clock::now().saturating_add(wait)).await;
-                ledger.enter(State::Hop, clock::now());
-                if left {
+                if wait > 0 && self.wait(wait, client, ledger).await {
                     outcome.fault = Some(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft));
                     return;
                 }
@@ -145,7 +172,32 @@ impl Course<'_> {
             let core = self.shard.outfit.core;
             self.cluster.cluster.borrow().meters.core(core).retries.add(1);
             self.route.meters.core(core).retries.add(1);
+            outcome.attempts += 1;
+            let next = self.attempt(standing, cell, outcome, ledger.latest(), outcome.attempts);
+            asked = match self.hedge(standing.repeatable, standing.whole) {
+                None => next.ask(client, &mut standing.avoid, ledger, outcome).await,
+                Some(hedge) => {
+                    Box::pin(self.hedged(hedge, &next, (&mut *standing, cell), client, ledger, outcome)).await
+                }
+            };
+            wait = match self.judge(&asked, tape, standing, client, outcome) {
+                Ok(wait) => wait,
+                Err(denied) => {
+                    self.denied(denied, outcome);
+                    let passed = next.pass_on(client, &mut asked, ledger, outcome).await;
+                    return next.conclude(passed, asked, ledger, outcome);
+                }
+            };
+            latest = Some(next);
         }
+    }
+
+    /// Waits before another attempt; true as soon as the client has left.
+    async fn wait(&self, wait: u64, client: &mut Leg<'_>, ledger: &mut Ledger) -> bool {
+        ledger.enter(State::UpstreamWait, ledger.latest());
+        let left = pause(client, clock::now().saturating_add(wait)).await;
+        ledger.enter(State::Hop, clock::now());
+        left
     }
 
     /// The request's body, on a tape if there may be use for it.
@@ -176,7 +228,7 @@ impl Course<'_> {
         due.min(self.request.deadline.map_or(Nanos::MAX, |deadline| deadline.at))
     }
 
-    fn attempt<'x>(
+    pub(super) fn attempt<'x>(
         &'x self,
         standing: &Standing,
         tape: &'x OnceCell<Tape>,
@@ -205,7 +257,7 @@ impl Course<'_> {
         }
     }
 
-    /// Whether there is to be another attempt, and after how many nanoseconds: `None`, at once and outside the budget.
+    /// Whether there is to be another attempt, and after how many nanoseconds; `None`: at once, and outside the budget.
     ///
     /// # Errors
     /// There is none; why, where the policy names what happened.
@@ -217,6 +269,9 @@ impl Course<'_> {
         client: &Leg<'_>,
         outcome: &Outcome,
     ) -> Result<Option<u64>, Option<Denied>> {
+        let Some(policy) = self.policy else {
+            return self.judge_plainly(asked, standing, outcome);
+        };
         if client.ended() || client.failed() {
             return Err(None);
         }
@@ -243,7 +298,7 @@ impl Course<'_> {
         let now = clock::now();
         let due = self.due(standing, tape);
         let field = |name: &str| header(asked, name).map(Cow::Borrowed);
-        let (Some(policy), Some(happened)) = (self.policy, happened(asked, &field, now, due)) else {
+        let Some(happened) = happened(asked, &field, now, due) else {
             return Err(None);
         };
         let retry = &policy.retry;
@@ -263,6 +318,31 @@ impl Course<'_> {
         }
         standing.wanted = if standing.repeatable { Wanted::Any } else { Wanted::Fresh };
         Ok(Some(wait))
+    }
+
+    /// The same where the route has no policy: once more at once where nobody was reached, and where a connection that had
+    /// idled died at the moment of reuse.
+    fn judge_plainly(
+        &self,
+        asked: &Asked,
+        standing: &mut Standing,
+        outcome: &Outcome,
+    ) -> Result<Option<u64>, Option<Denied>> {
+        let Err(failure) = asked else { return Err(None) };
+        let retry = &self.route.retry;
+        // Neither counted nor in the budget: an upstream whose connections end in order is in no trouble.
+        if standing.left_out < failure.free && retry.on_connect_failure {
+            standing.left_out += 1;
+            return Ok(None);
+        }
+        let stale = failure.stale && failure.replayable && standing.repeatable;
+        if stale && !standing.repeated && retry.on_stale_connection {
+            standing.repeated = true;
+            standing.wanted = Wanted::New;
+            return Ok(None);
+        }
+        let may_connect = retry.on_connect_failure && outcome.attempts - standing.left_out <= retry.attempts;
+        if failure.fault.retryable && may_connect { Ok(Some(0)) } else { Err(None) }
     }
 
     /// Nothing of a body that is not kept has been taken from the client.
@@ -288,24 +368,6 @@ impl Course<'_> {
         let Some(denied) = denied else { return };
         outcome.retry_denied = Some(denied.as_str());
         self.meters().denied[denied as usize].add(1);
-    }
-
-    /// What the last attempt came to is what the client gets.
-    async fn conclude(
-        &self,
-        attempt: &Attempt<'_>,
-        asked: Asked,
-        client: &mut Leg<'_>,
-        ledger: &mut Ledger,
-        outcome: &mut Outcome,
-    ) {
-        let passed = match asked {
-            Ok(answer) => attempt.pass_on(client, answer, ledger, outcome).await,
-            Err(failure) => Err(failure),
-        };
-        if let Err(failure) = passed {
-            outcome.fault = Some(failure.fault);
-        }
     }
 
     /// Nobody gets this answer.

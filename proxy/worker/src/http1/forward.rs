@@ -16,8 +16,8 @@ use onehop_plan::{ClientCert, RequestId, Route};
 use onehop_wire::http1::{self, BodyLength, Edits, Fields, Known, Method, RequestHead, ResponseHead, Version, kind};
 use smallvec::SmallVec;
 
-/// Fields that we can add to one head at most.
-const MAX_ADDED: usize = 15;
+/// Fields that we can add to one head are 15 at most; the rest is for those of most routes.
+const ROOM: usize = 24;
 
 /// Where a request came from.
 #[derive(Clone)]
@@ -34,13 +34,13 @@ pub struct Origin {
 
 /// Fields to add, their values in one scratch buffer.
 struct Added<'a> {
-    list: [(&'a [u8], &'a [u8]); MAX_ADDED],
+    list: [(&'a [u8], &'a [u8]); ROOM],
     count: usize,
 }
 
 impl<'a> Added<'a> {
     fn new() -> Self {
-        Added { list: [(b"", b""); MAX_ADDED], count: 0 }
+        Added { list: [(b"", b""); ROOM], count: 0 }
     }
 
     fn push(&mut self, name: &'a [u8], value: &'a [u8]) {
@@ -48,8 +48,25 @@ impl<'a> Added<'a> {
         self.count += 1;
     }
 
-    fn kept(&self, hides: impl Fn(&[u8]) -> bool) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        self.list[..self.count].iter().copied().filter(move |(name, _)| !hides(name))
+    fn all(&self) -> &[(&'a [u8], &'a [u8])] {
+        &self.list[..self.count]
+    }
+
+    /// Adds what a route adds, and leaves out what it hides of ours. Only where that is rare or much does it go elsewhere.
+    fn finish<R>(
+        &mut self,
+        hides: impl Fn(&[u8]) -> bool,
+        fields: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
+        encode: impl FnOnce(&[(&'a [u8], &'a [u8])]) -> R,
+    ) -> R {
+        let is_hidden = |(name, _): &(&[u8], &[u8])| hides(name);
+        if fields.len() <= ROOM - self.count && !self.all().iter().any(is_hidden) {
+            fields.for_each(|(name, value)| self.push(name, value));
+            return encode(self.all());
+        }
+        let kept = self.all().iter().copied().filter(|field| !is_hidden(field));
+        let all: SmallVec<[_; 2 * ROOM]> = kept.chain(fields).collect();
+        encode(&all)
     }
 }
 
@@ -71,9 +88,6 @@ pub struct ResponseEdits<'a> {
     /// What the route changes.
     pub changes: Changed<'a>,
 }
-
-/// The same, with what a route adds: the room is not filled in advance, and only a route that adds a great many allocates.
-type AllAdded<'a> = SmallVec<[(&'a [u8], &'a [u8]); 32]>;
 
 fn named(fields: &Fields, buf: &[u8], name: &[u8]) -> u128 {
     fields.which(|field| field.name.of(buf).eq_ignore_ascii_case(name))
@@ -179,8 +193,13 @@ fn timeout(
 fn number(out: &mut Vec<u8>, attempt: u32, fields: &Fields, buf: &[u8], drop: &mut u128) -> std::ops::Range<usize> {
     *drop |= named(fields, buf, ATTEMPT);
     let start = out.len();
-    // Writing to a vector cannot fail.
-    let _ = write!(out, "{attempt}");
+    match u8::try_from(attempt) {
+        Ok(digit @ 0..=9) => out.push(b'0' + digit),
+        // Writing to a vector cannot fail.
+        _ => {
+            let _ = write!(out, "{attempt}");
+        }
+    }
     start..out.len()
 }
 
@@ -252,9 +271,9 @@ pub fn request<R>(
     plain_framing(fields, buf, &mut drop, &mut add);
     let target = if head.absolute_form { absolute_path(head, buf) } else { head.target.of(buf) };
     let Some((changes, filters)) = changed else {
-        return encode(target, &Edits { drop, add: &add.list[..add.count] });
+        return encode(target, &Edits { drop, add: add.all() });
     };
-    changed_request(request.head, buf, target, (changes, filters), drop, &add, encode)
+    changed_request(request.head, buf, target, (changes, filters), drop, &mut add, encode)
 }
 
 /// `Via`: what came, and this hop (RFC 9110 7.6.3).
@@ -295,28 +314,30 @@ fn http1_framing(add: &mut Added<'_>, head: &RequestHead) {
 }
 
 /// The same, with what the route changes.
-fn changed_request<R>(
+fn changed_request<'a, R>(
     head: &RequestHead,
     buf: &[u8],
     target: &[u8],
-    (changes, filters): (&Changes, Option<&Filters>),
+    (changes, filters): (&'a Changes, Option<&Filters>),
     mut drop: u128,
-    add: &Added<'_>,
+    add: &mut Added<'a>,
     encode: impl FnOnce(&[u8], &Edits<'_>) -> R,
 ) -> R {
     let fields = &head.fields;
     let target = changes.target().filter(|_| head.method != http1::Method::Connect).unwrap_or(target);
-    let mut all = AllAdded::new();
     if let Some(host) = changes.host() {
         drop |= fields.bits(Known::Host);
-        all.push((b"Host", host));
+        match add.list[..add.count].iter_mut().find(|(name, _)| *name == b"Host") {
+            Some(field) => field.1 = host,
+            None => add.push(b"Host", host),
+        }
     }
-    let hides = |name: &[u8]| filters.is_some_and(|filters| filters.request.drops(name));
+    let Some(filters) = filters else {
+        return encode(target, &Edits { drop, add: add.all() });
+    };
+    let hides = |name: &[u8]| filters.request.drops(name);
     drop |= Changes::dropped(fields, buf, hides);
-    let is_hidden = |name: &[u8]| hides(name) || (changes.host().is_some() && name == b"Host");
-    all.extend(add.kept(is_hidden));
-    all.extend(changes.request_fields());
-    encode(target, &Edits { drop, add: &all })
+    add.finish(hides, changes.request_fields(), |add| encode(target, &Edits { drop, add }))
 }
 
 /// `X-Forwarded-Client-Cert` as Envoy writes it, where this listener adds it; what a client claims is dropped unless it
@@ -456,19 +477,18 @@ pub fn response<R>(
         add.push(b"Set-Cookie", cookie);
     }
     let Some((changes, Some(filters))) = edit.changes.filter(|_| head.status >= 200) else {
-        return encode(&Edits { drop, add: &add.list[..add.count] });
+        return encode(&Edits { drop, add: add.all() });
     };
     let hides = |name: &[u8]| changes.drops_response(filters, name);
     drop |= Changes::dropped(&head.fields, buf, hides);
-    let mut all = AllAdded::new();
-    all.extend(add.kept(hides));
-    all.extend(changes.response_fields());
-    for (from, to) in &filters.response.rename {
-        if let Some(field) = head.fields.iter().find(|field| field.name.of(buf).eq_ignore_ascii_case(from.as_bytes())) {
-            all.push((to.as_bytes(), field.value.of(buf)));
-        }
+    if filters.response.rename.is_empty() {
+        return add.finish(hides, changes.response_fields(), |add| encode(&Edits { drop, add }));
     }
-    encode(&Edits { drop, add: &all })
+    let named = |from: &str| head.fields.iter().find(|field| field.name.of(buf).eq_ignore_ascii_case(from.as_bytes()));
+    let renamed = filters.response.rename.iter();
+    let renamed = renamed.filter_map(|(from, to)| Some((to.as_bytes(), named(from)?.value.of(buf))));
+    let all: Vec<_> = changes.response_fields().chain(renamed).collect();
+    add.finish(hides, all.into_iter(), |add| encode(&Edits { drop, add }))
 }
 
 #[cfg(test)]

@@ -117,31 +117,34 @@ impl Attempt<'_> {
     ///
     /// # Errors
     /// Why there is no response that could be passed on.
-    pub async fn ask(
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps what it takes twice")]
+    pub fn ask(
         &self,
         client: &mut Leg<'_>,
         avoid: &mut Vec<usize>,
         ledger: &mut Ledger,
         outcome: &mut Outcome,
-    ) -> Result<Answer, Failure> {
-        let (mut lease, now) = self.lease(client, avoid, ledger).await?;
-        let endpoint = lease.endpoint().clone();
-        let core = self.shard.outfit.core;
-        endpoint.endpoint.borrow().meters.core(core).requests.add(1);
-        if self.shard.logs_access() {
-            outcome.endpoint = Some(endpoint.endpoint.borrow().address.to_string());
+    ) -> impl Future<Output = Result<Answer, Failure>> {
+        async move {
+            let (mut lease, now) = self.lease(client, avoid, ledger).await?;
+            let endpoint = lease.endpoint().clone();
+            let core = self.shard.outfit.core;
+            endpoint.endpoint.borrow().meters.core(core).requests.add(1);
+            if self.shard.logs_access() {
+                outcome.endpoint = Some(endpoint.endpoint.borrow().address.to_string());
+            }
+            if self.tunnels() && !Box::pin(self.takes_tunnels(&mut lease)).await {
+                return Err(Failure::new(Fault::new(Side::Proxy, Step::Lease, Reason::UpgradeRefused)));
+            }
+            let answered = self.send(client, lease, ledger, outcome).await;
+            self.report(&endpoint, &answered, now, ledger.latest());
+            if let Err(failure) = &answered
+                && failure.fault.side == Side::Upstream
+            {
+                endpoint.endpoint.borrow().meters.core(core).failures.add(1);
+            }
+            answered
         }
-        if self.tunnels() && !Box::pin(self.takes_tunnels(&mut lease)).await {
-            return Err(Failure::new(Fault::new(Side::Proxy, Step::Lease, Reason::UpgradeRefused)));
-        }
-        let answered = self.send(client, lease, ledger, outcome).await;
-        self.report(&endpoint, &answered, now, ledger.latest());
-        if let Err(failure) = &answered
-            && failure.fault.side == Side::Upstream
-        {
-            endpoint.endpoint.borrow().meters.core(core).failures.add(1);
-        }
-        answered
     }
 
     /// A connection, and when it was there. (For itself, so that what it goes through is not kept while an answer is waited for.)
@@ -191,8 +194,8 @@ impl Attempt<'_> {
             let now = ledger.latest();
             let due = self.due;
             lease.conn.leg().arm(due.min(clock::after(now, self.body_timeout())), Ends::Both);
-            let mut response = self.shard.take_response();
-            response.long = lease.endpoint().answers_long.get();
+            // Taken when there is something to put into it: while an answer is waited for, nobody needs its room.
+            let mut response = None;
             let replayed = whole && self.send_whole(client, &mut lease, &mut upload).await;
             let mut interim = 0;
             loop {
@@ -221,6 +224,7 @@ impl Attempt<'_> {
                         return Err(failure);
                     }
                 }
+                let response = self.response(&mut response);
                 if let Conn::Http1(pooled) = &lease.conn {
                     response.parse(&pooled.stream, self.request)?;
                     lease.endpoint().answers_long.set(pooled.stream.buffered().len() > SHORT);
@@ -232,7 +236,7 @@ impl Attempt<'_> {
                 if interim > MAX_INTERIM {
                     return Err(Failure::new(bad_response()));
                 }
-                Box::pin(self.pass_interim(client, &mut lease, &mut response)).await?;
+                Box::pin(self.pass_interim(client, &mut lease, response)).await?;
             }
             self.let_go();
             if let (true, BodyLength::Length(length)) = (replayed, self.request.head.body) {
@@ -240,8 +244,13 @@ impl Attempt<'_> {
                 client.consume(length as usize);
                 outcome.bytes_in = length;
             }
+            let response = response.unwrap_or_else(|| self.shard.take_response());
             Ok(Answer { lease, upload, response, replayed, is_call: self.is_call() })
         }
+    }
+
+    fn response<'r>(&self, slot: &'r mut Option<Box<Response>>) -> &'r mut Response {
+        slot.get_or_insert_with(|| self.shard.take_response())
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -320,11 +329,12 @@ impl Attempt<'_> {
         lease: &mut Lease,
         upload: &mut Flow,
         ledger: &mut Ledger,
-        response: &mut Response,
+        response: &mut Option<Box<Response>>,
         due: Nanos,
     ) -> Result<Heard, Failure> {
         // Once a part of the body is here, the client has been told to go on, or did not wait to be.
-        let told = response.continued || self.tape().is_some_and(Tape::has_begun);
+        let told =
+            response.as_ref().is_some_and(|response| response.continued) || self.tape().is_some_and(Tape::has_begun);
         let mut expecting = self.request.head.expect_continue && !told;
         let mut marked = false;
         let mut sink_broken = false;
@@ -332,6 +342,7 @@ impl Attempt<'_> {
         let expect_until = if expecting { clock::now() + EXPECT_NS } else { 0 };
         let mut expect_timer = std::pin::pin!(onehop_net::deadline::sleep_until(expect_until));
         poll_fn(|cx| {
+            let long = lease.endpoint().answers_long.get();
             let mut upstream = lease.conn.leg();
             if expecting {
                 if let Poll::Ready(Err(broken)) = upload.poll_head(cx, client, &mut upstream) {
@@ -355,7 +366,7 @@ impl Attempt<'_> {
                 ledger.mark(Mark::RequestWritten, now);
                 ledger.enter(State::UpstreamWait, now);
             }
-            if let Poll::Ready(heard) = self.poll_response(cx, &mut upstream, response) {
+            if let Poll::Ready(heard) = self.poll_response(cx, &mut upstream, response, long) {
                 return Poll::Ready(heard);
             }
             if upload.is_done() || sink_broken || client.is_http2() {
@@ -372,22 +383,24 @@ impl Attempt<'_> {
         &self,
         cx: &mut Context<'_>,
         upstream: &mut Leg<'_>,
-        response: &mut Response,
+        slot: &mut Option<Box<Response>>,
+        long: bool,
     ) -> Poll<Result<Heard, Failure>> {
         match upstream {
             Leg::Http1(stream) => loop {
                 // While a read is posted, the buffer is in the kernel's hands and shows nothing.
-                if !stream.is_reading()
-                    && let Some(end) = response.scanner.find_end(stream.buffered())
-                {
-                    response.end = end;
-                    return Poll::Ready(Ok(Heard::Head));
+                if !stream.is_reading() && !stream.buffered().is_empty() {
+                    let response = self.response(slot);
+                    if let Some(end) = response.scanner.find_end(stream.buffered()) {
+                        response.end = end;
+                        return Poll::Ready(Ok(Heard::Head));
+                    }
                 }
                 if stream.buffered().len() > self.request.listener.http.head_bytes {
                     return Poll::Ready(Err(Failure::new(bad_response())));
                 }
                 // An upstream may take its time: what waits for it is small, unless its answers are known not to fit.
-                let is_first = !response.long && stream.buffered().is_empty();
+                let is_first = !long && stream.buffered().is_empty();
                 let size = if is_first { Size::Small } else { Size::Medium };
                 match ready!(stream.poll_fill(cx, size)) {
                     Ok(1..) => {}
@@ -397,8 +410,8 @@ impl Attempt<'_> {
             Leg::Http2(channel) => {
                 let taken = match ready!(channel.poll_answer(cx)) {
                     http2::Heard::Broken => return Poll::Ready(Ok(Heard::End)),
-                    http2::Heard::Interim(head) => response.take_http2(head, false, self.request),
-                    http2::Heard::Final { response: head, ends } => self.take_final(head, ends, response),
+                    http2::Heard::Interim(head) => self.response(slot).take_http2(head, false, self.request),
+                    http2::Heard::Final { response: head, ends } => self.take_final(head, ends, self.response(slot)),
                 };
                 Poll::Ready(taken.map(|()| Heard::Head))
             }

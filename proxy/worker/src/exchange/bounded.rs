@@ -1,13 +1,14 @@
 //! An exchange whose client brought a deadline of its own (`grpc-timeout`).
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use onehop_meter::ledger::{Ledger, State};
 use onehop_meter::names::Reason;
 use onehop_net::clock;
-use onehop_net::deadline::sleep_until;
-use onehop_net::stream::{Either, first};
+use onehop_net::deadline::Alarm;
 
 use super::deadline::Deadline;
 use super::{Leg, Outcome, Request, run};
@@ -19,27 +20,33 @@ use crate::shard::Shard;
 const SLACK_NS: u64 = 5_000_000;
 
 /// Runs an exchange, and ends it when its deadline has passed.
-pub async fn run_bounded(
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps what it takes twice")]
+pub fn run_bounded(
     shard: &Rc<Shard>,
     request: &Request<'_>,
     client: &mut Leg<'_>,
     ledger: &mut Ledger,
     outcome: &mut Outcome,
-) {
-    let Some(due) = request.deadline.filter(Deadline::is_call).map(|deadline| deadline.at) else {
-        return run(shard, request, client, ledger, outcome).await;
-    };
-    let over = {
-        // Pinned here: what is given to `first` by value is kept twice.
-        let exchange = pin!(run(shard, request, client, ledger, outcome));
-        matches!(first(exchange, sleep_until(due.saturating_add(SLACK_NS))).await, Either::Right(()))
-    };
-    if over {
-        if let Leg::Http2(channel) = client {
-            outcome.started = channel.has_answered();
+) -> impl Future<Output = ()> {
+    async move {
+        let over = {
+            let mut exchange = pin!(run(shard, request, client, ledger, outcome));
+            let alarm = Alarm::new();
+            let due = request.deadline.filter(Deadline::is_call).map(|deadline| deadline.at);
+            due.inspect(|due| alarm.arm(due.saturating_add(SLACK_NS)));
+            poll_fn(|cx| match exchange.as_mut().poll(cx) {
+                Poll::Pending if due.is_some() => alarm.poll(cx).map(|()| true),
+                polled => polled.map(|()| false),
+            })
+            .await
+        };
+        if over {
+            if let Leg::Http2(channel) = client {
+                outcome.started = channel.has_answered();
+            }
+            outcome.tunnel = None;
+            outcome.fault = Some(Fault::new(Side::Upstream, Step::Wait, Reason::UpstreamTimeout));
+            ledger.enter(State::Hop, clock::now());
         }
-        outcome.tunnel = None;
-        outcome.fault = Some(Fault::new(Side::Upstream, Step::Wait, Reason::UpstreamTimeout));
-        ledger.enter(State::Hop, clock::now());
     }
 }

@@ -56,10 +56,11 @@ pub(super) fn before_head(
     shard: &Rc<Shard>,
     cluster: &Rc<ClusterState>,
     mut lease: Lease,
-    response: Box<Response>,
+    response: Option<Box<Response>>,
     method: Option<Method>,
     limits: Limits,
 ) {
+    let response = response.unwrap_or_else(|| shard.take_response());
     if lease.may_cancel(clock::now()) {
         return shard.give_response(response);
     }

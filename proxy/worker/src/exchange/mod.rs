@@ -126,75 +126,78 @@ impl Outcome {
 
 /// Runs one exchange. The client's leg stands behind the request head; the outcome says how far it had come when it was
 /// given up half-way.
-pub async fn run(
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps what it takes twice")]
+pub fn run(
     shard: &Rc<Shard>,
     request: &Request<'_>,
     client: &mut Leg<'_>,
     ledger: &mut Ledger,
     outcome: &mut Outcome,
-) {
-    // Taken apart at once: what has a name is kept to the end.
-    let Routed { route, mut changes, local } = match route(shard, request) {
-        Ok(routed) => routed,
-        Err(fault) => {
-            outcome.fault = Some(fault);
-            return;
-        }
-    };
-    outcome.route = Some(route.clone());
-    let _held = match admission::admit(shard, request, &route, changes.as_deref_mut(), ledger.latest()) {
-        Ok(held) => held,
-        Err(fault) => {
-            outcome.fault = Some(fault);
+) -> impl Future<Output = ()> {
+    async move {
+        // Taken apart at once: what has a name is kept to the end.
+        let Routed { route, mut changes, local } = match route(shard, request) {
+            Ok(routed) => routed,
+            Err(fault) => {
+                outcome.fault = Some(fault);
+                return;
+            }
+        };
+        outcome.route = Some(route.clone());
+        let _held = match admission::admit(shard, request, &route, changes.as_deref_mut(), ledger.latest()) {
+            Ok(held) => held,
+            Err(fault) => {
+                outcome.fault = Some(fault);
+                shard.give_changes(changes.take());
+                return;
+            }
+        };
+        if let Some(local) = local {
+            ledger.mark(onehop_meter::ledger::Step::Routed, clock::now());
+            let sending = local::Sending { shard, request, route: &route, changes: changes.as_deref() };
+            Box::pin(sending.run(*local, client, ledger, outcome)).await;
             shard.give_changes(changes.take());
             return;
         }
-    };
-    if let Some(local) = local {
-        ledger.mark(onehop_meter::ledger::Step::Routed, clock::now());
-        let sending = local::Sending { shard, request, route: &route, changes: changes.as_deref() };
-        Box::pin(sending.run(local, client, ledger, outcome)).await;
+        if let Some(injections) = route.resilience.as_deref().map(|policy| &policy.injections)
+            && !injections.is_empty()
+        {
+            let disturbed = inject::disturb(shard, request, &route, injections, client, ledger, outcome);
+            if let Err(fault) = Box::pin(disturbed).await {
+                outcome.fault = Some(fault);
+                shard.give_changes(changes.take());
+                return;
+            }
+        }
+        let Some((reference, cluster)) = choose_for(shard, request, &route) else {
+            outcome.fault = Some(Fault::new(Side::Proxy, Step::Route, Reason::NoEndpoint));
+            return;
+        };
+        if shard.logs_access() {
+            outcome.cluster = Some(reference.name.clone());
+        }
+        // Finding a route takes about as long as reading the clock does.
+        ledger.mark(onehop_meter::ledger::Step::Routed, ledger.latest());
+        if let Err(fault) = admit(request, &route, &cluster) {
+            outcome.fault = Some(fault);
+            return;
+        }
+        {
+            let config = cluster.cluster.borrow();
+            let meters = config.meters.core(shard.outfit.core);
+            meters.requests.add(1);
+            meters.active.add(1);
+        }
+        cluster.active.set(cluster.active.get() + 1);
+        let active = Active { cluster: &cluster, shard };
+        let choice = choice::Choice::new(request, reference, &cluster);
+        let (policy, choice, changes_ref) = (route.resilience.as_deref(), &choice, changes.as_deref());
+        let course =
+            persist::Course { shard, request, route: &route, policy, cluster: &cluster, choice, changes: changes_ref };
+        course.run(client, ledger, outcome).await;
+        drop(active);
         shard.give_changes(changes.take());
-        return;
     }
-    if let Some(injections) = route.resilience.as_deref().map(|policy| &policy.injections)
-        && !injections.is_empty()
-    {
-        let disturbed = inject::disturb(shard, request, &route, injections, client, ledger, outcome);
-        if let Err(fault) = Box::pin(disturbed).await {
-            outcome.fault = Some(fault);
-            shard.give_changes(changes.take());
-            return;
-        }
-    }
-    let Some((reference, cluster)) = choose_for(shard, request, &route) else {
-        outcome.fault = Some(Fault::new(Side::Proxy, Step::Route, Reason::NoEndpoint));
-        return;
-    };
-    if shard.logs_access() {
-        outcome.cluster = Some(reference.name.clone());
-    }
-    // Finding a route takes about as long as reading the clock does.
-    ledger.mark(onehop_meter::ledger::Step::Routed, ledger.latest());
-    if let Err(fault) = admit(request, &route, &cluster) {
-        outcome.fault = Some(fault);
-        return;
-    }
-    {
-        let config = cluster.cluster.borrow();
-        let meters = config.meters.core(shard.outfit.core);
-        meters.requests.add(1);
-        meters.active.add(1);
-    }
-    cluster.active.set(cluster.active.get() + 1);
-    let active = Active { cluster: &cluster, shard };
-    let choice = choice::Choice::new(request, reference, &cluster);
-    let (policy, choice, changes_ref) = (route.resilience.as_deref(), &choice, changes.as_deref());
-    let course =
-        persist::Course { shard, request, route: &route, policy, cluster: &cluster, choice, changes: changes_ref };
-    course.run(client, ledger, outcome).await;
-    drop(active);
-    shard.give_changes(changes.take());
 }
 
 /// A cluster of the split that this core still knows.

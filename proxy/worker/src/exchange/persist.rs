@@ -89,52 +89,65 @@ impl Standing {
 
 impl Course<'_> {
     /// Runs the exchange. The first attempt is made here, what follows is boxed: most have no second one.
-    pub async fn run(&self, client: &mut Leg<'_>, ledger: &mut Ledger, outcome: &mut Outcome) {
-        let kept = Stops(self.tape(client));
-        let tape = kept.0.as_ref();
-        // Even where the policy keeps nothing, a body is, as long as it can be refused.
-        let cell = kept.0.clone().map_or_else(OnceCell::new, OnceCell::from);
-        if let Some(mirror) = self.policy.and_then(|policy| policy.mirror.as_ref()) {
-            mirror::send(self, mirror, tape);
-        }
-        let repeatable = self.is_repeatable();
-        // A body that two tries may send at the same time is read in before the first.
-        let mut whole = tape.is_none_or(Tape::is_whole);
-        if let Some(tape) = tape
-            && self.hedge(repeatable, true).is_some()
-            && !self.request.head.expect_continue
-        {
-            match Box::pin(self.collect(client, tape)).await {
-                Ok(collected) => whole = collected,
-                Err(fault) => {
-                    outcome.fault = Some(fault);
-                    return;
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps what it takes twice")]
+    pub fn run(&self, client: &mut Leg<'_>, ledger: &mut Ledger, outcome: &mut Outcome) -> impl Future<Output = ()> {
+        async move {
+            let kept = Stops(self.tape(client));
+            let tape = kept.0.as_ref();
+            // Even where the policy keeps nothing, a body is, as long as it can be refused.
+            let cell = kept.0.clone().map_or_else(OnceCell::new, OnceCell::from);
+            if let Some(mirror) = self.policy.and_then(|policy| policy.mirror.as_ref()) {
+                mirror::send(self, mirror, tape);
+            }
+            let mut standing = self.standing(tape, ledger.latest());
+            // A body that two tries may send at the same time is read in before the first.
+            if let Some(tape) = tape
+                && self.hedge(standing.repeatable, true).is_some()
+                && !self.request.head.expect_continue
+            {
+                match Box::pin(self.collect(client, tape)).await {
+                    Ok(collected) => standing.whole = collected,
+                    Err(fault) => {
+                        outcome.fault = Some(fault);
+                        return;
+                    }
+                }
+            }
+            outcome.attempts = 1;
+            let attempt = self.attempt(&standing, &cell, outcome, standing.begun, 1);
+            // What is borrowed before it is handed on would be kept beside what follows.
+            let (asked, judged) = {
+                let asked = match self.hedge(standing.repeatable, standing.whole) {
+                    None => attempt.ask(client, &mut standing.avoid, ledger, outcome).await,
+                    Some(hedge) => {
+                        let state = (&mut standing, &cell);
+                        Box::pin(self.hedged(hedge, &attempt, state, client, ledger, outcome)).await
+                    }
+                };
+                let judged = self.judge(&asked, tape, &mut standing, client, outcome);
+                (asked, judged)
+            };
+            match judged {
+                Ok(wait) => {
+                    let state = (&mut standing, &cell, tape);
+                    Box::pin(self.go_on(&attempt, asked, wait, state, client, ledger, outcome)).await;
+                }
+                Err(denied) => {
+                    self.denied(denied, outcome);
+                    let mut last = asked;
+                    let passed = attempt.pass_on(client, &mut last, ledger, outcome).await;
+                    attempt.conclude(passed, last, ledger, outcome);
                 }
             }
         }
+    }
+
+    /// Before the first attempt.
+    fn standing(&self, tape: Option<&Tape>, begun: Nanos) -> Standing {
+        let repeatable = self.is_repeatable();
         let wanted = if repeatable { Wanted::Any } else { Wanted::Fresh };
-        let begun = ledger.latest();
-        let mut standing =
-            Standing { begun, repeatable, whole, repeated: false, left_out: 0, wanted, avoid: Vec::new() };
-        outcome.attempts = 1;
-        let attempt = self.attempt(&standing, &cell, outcome, begun, 1);
-        let mut asked = match self.hedge(repeatable, whole) {
-            None => attempt.ask(client, &mut standing.avoid, ledger, outcome).await,
-            Some(hedge) => {
-                Box::pin(self.hedged(hedge, &attempt, (&mut standing, &cell), client, ledger, outcome)).await
-            }
-        };
-        match self.judge(&asked, tape, &mut standing, client, outcome) {
-            Ok(wait) => {
-                let state = (&mut standing, &cell, tape);
-                Box::pin(self.go_on(&attempt, asked, wait, state, client, ledger, outcome)).await;
-            }
-            Err(denied) => {
-                self.denied(denied, outcome);
-                let passed = attempt.pass_on(client, &mut asked, ledger, outcome).await;
-                attempt.conclude(passed, asked, ledger, outcome);
-            }
-        }
+        let whole = tape.is_none_or(Tape::is_whole);
+        Standing { begun, repeatable, whole, repeated: false, left_out: 0, wanted, avoid: Vec::new() }
     }
 
     /// Makes further attempts, as long as there are to be any. `wait`: see [`Course::judge`].

@@ -26,8 +26,6 @@ pub struct Response {
     pub scanner: HeadScanner,
     /// Its length, once it is whole.
     pub end: usize,
-    /// Its endpoint's answers are long: the first read of it takes more room than what waits for a short one.
-    pub long: bool,
     /// The client was told to go on with its body.
     pub continued: bool,
     /// The HTTP/2 stream ended with it.

@@ -26,7 +26,7 @@ pub struct Routed {
     /// What it changes, if anything.
     pub changes: Option<Box<Changes>>,
     /// The answer, where it needs no upstream.
-    pub local: Option<Local>,
+    pub local: Option<Box<Local>>,
 }
 
 /// Finds a request's route.
@@ -62,7 +62,7 @@ pub fn route(shard: &Shard, request: &Request<'_>) -> Result<Routed, Fault> {
     if is_plain && route.filters.is_none() && matches!(route.action, Action::Forward) {
         return Ok(Routed { route, changes: None, local: None });
     }
-    let local = local::answer(request, &route, normal);
+    let local = local::answer(request, &route, normal).map(Box::new);
     let mut changes = shard.take_changes();
     changes.prepare(request, &route, normal);
     Ok(Routed { route, changes: Some(changes), local })

@@ -65,7 +65,7 @@ impl<'a> Added<'a> {
             return encode(self.all());
         }
         let kept = self.all().iter().copied().filter(|field| !is_hidden(field));
-        let all: SmallVec<[_; 2 * ROOM]> = kept.chain(fields).collect();
+        let all: SmallVec<[_; 32]> = kept.chain(fields).collect();
         encode(&all)
     }
 }

@@ -7,24 +7,21 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use onehop_net::runtime;
 
 use super::serve::{Client, Open};
-use super::stream;
+use super::stream::{self, Asked, Opened};
 
 /// Lanes that are kept without a stream; each keeps the room of one exchange.
 const KEPT: usize = 128;
-
-/// A stream that a client opened.
-pub type Asked = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
 
 /// One task.
 #[derive(Default)]
 struct Lane {
     /// Whose stream is to be served.
     client: RefCell<Option<(Rc<Client>, Open)>>,
-    asked: Cell<Option<Asked>>,
+    /// Where that is kept, and its room when there is none.
+    opened: Cell<Option<Box<Opened>>>,
     waker: Cell<Option<Waker>>,
 }
 
@@ -39,7 +36,9 @@ impl Lanes {
     pub fn start(&self, client: Rc<Client>, asked: Asked, open: Open) {
         let kept = self.idle.borrow_mut().pop();
         let (lane, is_new) = kept.map_or_else(|| (Rc::default(), true), |lane| (lane, false));
-        lane.asked.set(Some(asked));
+        let mut opened = lane.opened.take().unwrap_or_default();
+        opened.begin(&client, asked);
+        lane.opened.set(Some(opened));
         *lane.client.borrow_mut() = Some((client, open));
         if is_new {
             runtime::spawn(run(lane));
@@ -74,7 +73,7 @@ async fn run(lane: Rc<Lane>) {
     loop {
         let taken = lane.client.borrow_mut().take();
         let Some((client, open)) = taken else { return };
-        let served = crate::conn::guard(pin!(stream::serve(&client, &lane.asked))).await;
+        let served = crate::conn::guard(pin!(stream::serve(&client, &lane.opened))).await;
         if let Err(panic) = served {
             crate::conn::count_panic(&client.shard, &client.listener(), &*panic, "the stream was reset");
         }
@@ -99,7 +98,7 @@ mod tests {
     #[test]
     fn a_stream_fits_a_small_block() {
         let lane = size_of_future(run);
-        // With the head of a task in front of it, it is to fit one of the allocator's blocks of 2,560 bytes.
-        assert!(lane <= 2560 - 64, "{lane} bytes for each stream");
+        // With the head of a task in front of it, it is to fit one of the allocator's blocks of 2,048 bytes.
+        assert!(lane <= 2048 - 64, "{lane} bytes for each stream");
     }
 }

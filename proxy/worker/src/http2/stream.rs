@@ -8,11 +8,10 @@ use bytes::Bytes;
 use h2::Reason as Code;
 use onehop_meter::ledger::{Ledger, State, Step as Mark};
 use onehop_meter::names::Reason;
-use onehop_net::clock;
+use onehop_net::clock::{self, Nanos};
 use onehop_plan::Listener;
 use onehop_wire::http1::{Method, Reject, RequestHead};
 
-use super::lanes::Asked;
 use super::serve::Client;
 use super::{Channel, grpc, message, reply, tunnel};
 use crate::access_log;
@@ -20,66 +19,80 @@ use crate::exchange::deadline::Deadline;
 use crate::exchange::{self, Leg, Outcome, Request, changes};
 use crate::fault::{Fault, Step};
 use crate::http1::forward::Identity;
-use crate::shard::Shard;
 
-/// Serves one stream. (It is taken here, since what is given to an `async fn` stays in its future to the end.)
-pub async fn serve(client: &Rc<Client>, asked: &Cell<Option<Asked>>) {
-    let Some((request, respond)) = asked.take() else { return };
-    let shard = &client.shard;
-    let listener = client.listener();
-    let mut ledger = Ledger::new(clock::now());
-    let mut head = shard.take_request();
-    let mut bytes = shard.take_head();
-    let (mut channel, read) = begin(shard, &listener, request, respond, &mut head, &mut bytes);
-    ledger.mark(Mark::HeadComplete, clock::now());
-    match read {
-        Err((reject, refused)) => {
-            let outcome = Outcome::rejected(Fault::rejected(reject));
-            conclude(client, &listener, &mut channel, Err(refused), outcome, &mut ledger).await;
+/// Bytes of a head whose room is kept for the next one.
+const KEPT_BYTES: usize = 4096;
+
+/// A stream that a client opened, as `h2` gives it.
+pub type Asked = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
+
+/// A stream that a client opened, and its head as it was read. Its room serves one stream after another.
+#[derive(Default)]
+pub struct Opened {
+    /// The stream as a leg.
+    channel: Option<Channel>,
+    head: RequestHead,
+    /// The bytes that its spans point into.
+    bytes: Vec<u8>,
+    /// What is wrong with it, and the content type of its answer if it is a call.
+    refused: Option<(Reject, Option<&'static str>)>,
+    begun: Nanos,
+}
+
+impl Opened {
+    /// Takes a stream on and reads its head. (Not in the future, which would keep the parts of the request to its end.)
+    pub fn begin(&mut self, client: &Client, (request, respond): Asked) {
+        self.begun = clock::now();
+        let shard = &client.shard;
+        let (parts, recv) = request.into_parts();
+        let ends = recv.is_end_stream();
+        self.channel = Some(Channel::server(recv, respond));
+        let asks = parts.extensions.get::<h2::ext::Protocol>();
+        let key = asks.map(|_| tunnel::handshake_key(shard.random(), shard.random())).unwrap_or_default();
+        let limits = crate::http1::limits(&client.listener().http);
+        self.bytes.clear();
+        let read = message::request(&parts, ends, &key, &limits, &mut self.head, &mut self.bytes);
+        self.refused = read.err().map(|reject| {
+            let kind = parts.headers.get(http::header::CONTENT_TYPE);
+            (reject, kind.and_then(|kind| grpc::call_of_type(kind.as_bytes())))
+        });
+    }
+
+    /// The stream is over; what it took much room for is let go.
+    fn end(&mut self) {
+        self.channel = None;
+        if self.bytes.capacity() > KEPT_BYTES {
+            self.bytes = Vec::new();
         }
-        Ok(()) => {
+    }
+}
+
+/// Serves one stream.
+pub async fn serve(client: &Rc<Client>, place: &Cell<Option<Box<Opened>>>) {
+    let Some(mut opened) = place.take() else { return };
+    if let Opened { channel: Some(channel), head, bytes, refused, begun } = &mut *opened {
+        let shard = &client.shard;
+        let listener = client.listener();
+        let mut ledger = Ledger::new(*begun);
+        ledger.mark(Mark::HeadComplete, clock::now());
+        if let Some((reject, refused)) = refused.take() {
+            let outcome = Outcome::rejected(Fault::rejected(reject));
+            conclude(client, &listener, channel, Err(refused), outcome, &mut ledger).await;
+        } else {
             let identity = Identity::new(|| shard.random());
             let now = ledger.latest();
             let deadline =
-                Deadline::of_call(&head, &bytes, now).or_else(|| Deadline::of_request(&head, &bytes, &listener, now));
-            let request = Request {
-                head: &head,
-                bytes: &bytes,
-                origin: &client.origin,
-                identity: &identity,
-                listener: &listener,
-                deadline,
-            };
+                Deadline::of_call(head, bytes, now).or_else(|| Deadline::of_request(head, bytes, &listener, now));
+            let request =
+                Request { head, bytes, origin: &client.origin, identity: &identity, listener: &listener, deadline };
             listener.meters.core(shard.outfit.core).requests.add(1);
             let mut outcome = Outcome::default();
-            exchange::run_bounded(shard, &request, &mut Leg::Http2(&mut channel), &mut ledger, &mut outcome).await;
-            conclude(client, &listener, &mut channel, Ok(&request), outcome, &mut ledger).await;
+            exchange::run_bounded(shard, &request, &mut Leg::Http2(channel), &mut ledger, &mut outcome).await;
+            conclude(client, &listener, channel, Ok(&request), outcome, &mut ledger).await;
         }
     }
-    drop(channel);
-    shard.give_head(bytes);
-    shard.give_request(head);
-}
-
-/// The stream as a leg, and its head read. (Not in the future, which would keep the parts of the request to its end.)
-fn begin(
-    shard: &Shard,
-    listener: &Listener,
-    request: http::Request<h2::RecvStream>,
-    respond: h2::server::SendResponse<Bytes>,
-    head: &mut RequestHead,
-    bytes: &mut Vec<u8>,
-) -> (Channel, Result<(), (Reject, Option<&'static str>)>) {
-    let (parts, recv) = request.into_parts();
-    let ends = recv.is_end_stream();
-    let channel = Channel::server(recv, respond);
-    let key = tunnel::handshake_key(shard.random(), shard.random());
-    let limits = crate::http1::limits(&listener.http);
-    let read = message::request(&parts, ends, &key, &limits, head, bytes).map_err(|reject| {
-        let kind = parts.headers.get(http::header::CONTENT_TYPE);
-        (reject, kind.and_then(|kind| grpc::call_of_type(kind.as_bytes())))
-    });
-    (channel, read)
+    opened.end();
+    place.set(Some(opened));
 }
 
 async fn conclude(

@@ -118,8 +118,9 @@ names! {
 }
 
 /// What an HTTP/2 upstream's connection is given up for: what it floods with, or that it breaks a rule of frames.
-pub const UPSTREAM_FLOODS: [Reason; 10] = [
+pub const UPSTREAM_FLOODS: [Reason; 11] = [
     Reason::BadHttp2,
+    Reason::HeaderTimeout,
     Reason::FloodOfResets,
     Reason::FloodOfSettings,
     Reason::FloodOfPings,

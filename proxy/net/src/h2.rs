@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::Stream;
-use crate::clock;
+use crate::clock::{self, Nanos};
 use crate::deadline::Ends;
 use crate::sys::buf::Size;
 
@@ -30,6 +30,9 @@ pub struct Heard {
     bytes: Cell<u64>,
     stalled: Cell<bool>,
     settled: Cell<bool>,
+    /// When the header block began that the peer has not ended.
+    block_since: Cell<Option<Nanos>>,
+    overdue: Cell<bool>,
     turn: Cell<Turn>,
     /// The peer is taken to have acknowledged the PING of an orderly end.
     presumed: Cell<bool>,
@@ -63,6 +66,17 @@ impl Heard {
     /// Whether the peer's SETTINGS have come.
     pub fn is_settled(&self) -> bool {
         self.settled.get()
+    }
+
+    /// When the header block began that has not come to its end: until it does, no other frame of the connection can come
+    /// (RFC 9113 4.3), and no stream is there to run out of time.
+    pub fn block_since(&self) -> Option<Nanos> {
+        self.block_since.get()
+    }
+
+    /// The open header block has taken too long: the next read ends as with a breach.
+    pub fn give_up_block(&self) {
+        self.overdue.set(true);
     }
 
     /// What the peer has done, once. Nothing is read from it any more.
@@ -222,6 +236,9 @@ impl AsyncRead for Io {
         if this.deaf {
             return Poll::Pending;
         }
+        if this.heard.overdue.get() {
+            return this.hear_breach(cx, Breach::Overdue);
+        }
         loop {
             if this.pay(buf) {
                 return Poll::Ready(Ok(()));
@@ -243,6 +260,7 @@ impl AsyncRead for Io {
             let count = data.len().min(if in_head > 0 { 9 - in_head } else { buf.remaining() });
             let walked = this.walker.advance(&data[..count], clock::now());
             this.heard.bytes.set(this.heard.bytes.get() + walked.seen as u64);
+            this.heard.block_since.set(this.walker.block_since());
             if let Some(breach) = walked.breach {
                 return this.hear_breach(cx, breach);
             }

@@ -34,13 +34,15 @@ pub enum Breach {
     Size,
     /// Its first frame is not SETTINGS: PROTOCOL_ERROR of the connection (RFC 9113 3.4), which `h2` does not look at.
     Unsettled,
+    /// A header block does not come to its end, and no other stream's frame may come before: ENHANCE_YOUR_CALM.
+    Overdue,
 }
 
 impl Breach {
     /// The error code of GOAWAY (RFC 9113 7).
     pub(super) fn code(self) -> u8 {
         match self {
-            Breach::Flood(_) => 11,
+            Breach::Flood(_) | Breach::Overdue => 11,
             Breach::Size => 6,
             Breach::Unsettled => 1,
         }
@@ -81,6 +83,10 @@ pub struct Walker {
     drained_at: [u64; FLOODS],
     /// A frame's head has passed.
     begun: bool,
+    /// A header block has begun, and its last frame has not (RFC 9113 4.3).
+    continues: bool,
+    /// When the latest header block began.
+    block_at: Nanos,
     /// Every second stream that is opened makes up for a reset.
     odd: bool,
 }
@@ -108,6 +114,8 @@ impl Walker {
             levels: [0; FLOODS],
             drained_at: [0; FLOODS],
             begun: false,
+            continues: false,
+            block_at: 0,
             odd: false,
         }
     }
@@ -147,6 +155,11 @@ impl Walker {
                 self.have = 0;
                 self.skip = u32::from_be_bytes([0, self.head[0], self.head[1], self.head[2]]) as usize;
                 let begun = std::mem::replace(&mut self.begun, true);
+                if matches!(self.head[3], 1 | 5 | 9) {
+                    // A frame more is no new block.
+                    self.block_at = if self.continues { self.block_at } else { now };
+                    self.continues = self.head[4] & 4 == 0;
+                }
                 let settles = self.head[3] == 4 && self.head[4] & 1 == 0;
                 let unsettled = (!begun && !settles).then_some(Breach::Unsettled);
                 breach = breach.or(unsettled).or_else(|| self.count(now));
@@ -167,6 +180,12 @@ impl Walker {
     /// Whether a frame has ended and no other has begun.
     pub(super) fn is_between(&self) -> bool {
         self.begun && self.skip == 0 && self.have == 0
+    }
+
+    /// When the header block began that has not passed as a whole.
+    pub(super) fn block_since(&self) -> Option<Nanos> {
+        let is_open = self.continues || (self.skip > 0 && matches!(self.head[3], 1 | 5 | 9));
+        is_open.then_some(self.block_at)
     }
 
     fn count(&mut self, now: Nanos) -> Option<Breach> {
@@ -302,6 +321,38 @@ mod tests {
             }
             assert_eq!(passed, kept, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_header_block_is_open_until_its_last_byte_has_passed() {
+        let mut walker = settled();
+        assert_eq!(walker.block_since(), None);
+        let (first, more, last) = (frame(1, 0, 3), frame(9, 0, 2), frame(9, 4, 1));
+        walker.walk(&first, 7);
+        assert_eq!(walker.block_since(), Some(7));
+        for byte in &more {
+            walker.walk(&[*byte], 8);
+            assert_eq!(walker.block_since(), Some(7), "a frame more is no new block");
+        }
+        for byte in &last[..last.len() - 1] {
+            walker.walk(&[*byte], 9);
+            assert_eq!(walker.block_since(), Some(7));
+        }
+        walker.walk(&last[last.len() - 1..], 9);
+        assert_eq!(walker.block_since(), None);
+        // One in a single frame, of which a part has come.
+        let whole = frame(1, 4, 3);
+        walker.walk(&whole[..10], 11);
+        assert_eq!(walker.block_since(), Some(11));
+        walker.walk(&whole[10..], 12);
+        assert_eq!(walker.block_since(), None);
+        // One behind another, in one go: the second's time is its own.
+        walker.walk(&[&whole[..], &first[..]].concat(), 13);
+        assert_eq!(walker.block_since(), Some(13));
+        // A body may take its time.
+        let mut body = settled();
+        body.walk(&frame(0, 0, 5)[..10], 5);
+        assert_eq!(body.block_since(), None);
     }
 
     #[test]

@@ -89,6 +89,7 @@ fn drawn_age(age_ns: u64, random: u64) -> u64 {
 pub fn reason_of(breach: Breach) -> Reason {
     match breach {
         Breach::Size | Breach::Unsettled => Reason::BadHttp2,
+        Breach::Overdue => Reason::HeaderTimeout,
         Breach::Flood(Flood::Resets) => Reason::FloodOfResets,
         Breach::Flood(Flood::Settings) => Reason::FloodOfSettings,
         Breach::Flood(Flood::Pings) => Reason::FloodOfPings,
@@ -158,6 +159,8 @@ struct Life<'a> {
     heard: &'a Heard,
     ping: Option<PingPong>,
     alarm: Alarm,
+    /// How long a header block may take.
+    head_ns: u64,
     idle_ns: u64,
     idle_since: Nanos,
     ping_ns: u64,
@@ -196,6 +199,7 @@ impl<'a> Life<'a> {
             heard,
             ping: None,
             alarm: Alarm::new(),
+            head_ns: nanos(policy.header_timeout),
             idle_ns: nanos(policy.idle_timeout),
             idle_since: now,
             ping_ns: policy.http2.ping_interval.map_or(u64::MAX, nanos),
@@ -296,6 +300,7 @@ impl Life<'_> {
                 if self.going && !self.presumed { clock::after(self.went_at, HEARING) } else { Nanos::MAX };
             let waits = if self.pinged { self.ping_ns.saturating_mul(2) } else { self.ping_ns };
             let silent_at = self.seen.1.saturating_add(waits);
+            let head_at = self.head_due();
             if now >= self.gone_at || (self.going && now >= idle_at) || (now >= silent_at && self.pinged) {
                 return Poll::Ready(());
             }
@@ -305,6 +310,11 @@ impl Life<'_> {
                 if !asked {
                     return Poll::Ready(());
                 }
+                cx.waker().wake_by_ref();
+                continue;
+            }
+            if now >= head_at {
+                self.refuse(Breach::Overdue);
                 cx.waker().wake_by_ref();
                 continue;
             }
@@ -321,7 +331,7 @@ impl Life<'_> {
                 continue;
             }
             let leaves_at = if self.going { presumed_at } else { self.leaves_at };
-            let next = idle_at.min(leaves_at).min(silent_at).min(self.gone_at);
+            let next = idle_at.min(leaves_at).min(silent_at).min(head_at).min(self.gone_at);
             if next < Nanos::MAX {
                 self.alarm.arm(next);
                 if self.alarm.poll(cx).is_ready() {
@@ -330,6 +340,12 @@ impl Life<'_> {
             }
             return Poll::Pending;
         }
+    }
+
+    /// When the open header block is overdue, if there is one and the connection is not given up already.
+    fn head_due(&self) -> Nanos {
+        let begun = self.heard.block_since().filter(|_| self.gone_at == Nanos::MAX);
+        begun.map_or(Nanos::MAX, |begun| begun.saturating_add(self.head_ns))
     }
 
     /// Tells the client that no more streams are taken; those under way go on (RFC 9113 6.8, in two steps).
@@ -346,7 +362,7 @@ impl Life<'_> {
         self.going = true;
         self.went_at = clock::now();
         self.connection.abrupt_shutdown(match breach {
-            Breach::Flood(_) => Code::ENHANCE_YOUR_CALM,
+            Breach::Flood(_) | Breach::Overdue => Code::ENHANCE_YOUR_CALM,
             Breach::Size => Code::FRAME_SIZE_ERROR,
             Breach::Unsettled => Code::PROTOCOL_ERROR,
         });

@@ -30,6 +30,9 @@ use crate::http2::Channel;
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long an upstream may take nothing of what waits to be sent to it.
 const WRITE_IDLE_NS: u64 = 60_000_000_000;
+/// How long an upstream may take over one header block, during which nothing else can come of it: as long as clients
+/// have by default.
+const BLOCK_NS: u64 = 10_000_000_000;
 /// Streams that clients gave up and that are remembered, so that answers already under way to them are no error.
 const REMEMBERED_RESETS: usize = 4096;
 /// For how long: answers are under way no longer.
@@ -392,7 +395,7 @@ async fn drive(
                 muxes.tell_all(Ok(()));
             }
         }
-        if ping_ns == u64::MAX {
+        if ping_ns == u64::MAX && heard.block_since().is_none() {
             return Poll::Pending;
         }
         poll_life(cx, heard, &alarm, &mut ping, &mut seen, &mut pinged, ping_ns, mux)
@@ -442,8 +445,15 @@ fn poll_life(
         }
         let waits = if *pinged { ping_ns.saturating_mul(2) } else { ping_ns };
         let silent_at = seen.1.saturating_add(waits);
+        let block_at = heard.block_since().map_or(Nanos::MAX, |begun| begun.saturating_add(BLOCK_NS));
+        if now >= block_at {
+            // Its end comes with the next read.
+            heard.give_up_block();
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if now < silent_at {
-            alarm.arm(silent_at);
+            alarm.arm(silent_at.min(block_at));
             if alarm.poll(cx).is_pending() {
                 return Poll::Pending;
             }

@@ -177,3 +177,52 @@ fn a_circle_over_another_proxy_ends_where_it_began() {
     }
     assert_eq!(first.metric("onehop_route_mirrored_total", ""), 5.0);
 }
+
+/// What became of a call is in its trailers, whoever reads them.
+#[test]
+fn how_mirrored_calls_end_is_booked_with_their_endpoints() {
+    use onehop_tests::http2::{Http2Origin, ask, connect, run};
+    let ends_with = |status: &'static str| {
+        Http2Origin::start(move |mut incoming| async move {
+            let mut head = http::Response::new(());
+            let field = http::HeaderValue::from_static;
+            head.headers_mut().insert("content-type", field("application/grpc"));
+            let Ok(mut send) = incoming.respond.send_response(head, false) else { return };
+            let _ = send.send_data(bytes::Bytes::from_static(&[0; 5]), false);
+            let status = (http::HeaderName::from_static("grpc-status"), field(status));
+            let _ = send.send_trailers(http::HeaderMap::from_iter([status]));
+        })
+    };
+    let origin = ends_with("0");
+    for (status, ejects) in [("14", true), ("5", false)] {
+        let (bad, good) = (ends_with(status), ends_with("0"));
+        let shadow = format!(
+            "[[cluster]]\nname = \"shadow\"\nprotocol = \"http2\"\nendpoints = [\"{}\", \"{}\"]\noutlier = {{ consecutive_5xx = 3, ejection = \"10m\" }}\n",
+            bad.address(),
+            good.address()
+        );
+        let config = origin.config("", "name = \"r\"\nmirror = { cluster = \"shadow\" }", "") + &shadow;
+        let proxy = Proxy::start_with(&config, &["--workers", "1"], None);
+        run(async {
+            let sender = connect(proxy.address("edge")).await;
+            for number in 1..=8 {
+                let request = http::Request::post("http://test/s/m").header("content-type", "application/grpc");
+                let request = request.header("te", "trailers").body(()).expect("well-formed");
+                let answer = ask(&sender, request, vec![0; 5]).await.expect("answers");
+                assert_eq!(answer.trailers["grpc-status"], "0");
+                eventually("the copy has ended", || {
+                    proxy.metric("onehop_route_mirrored_total", "") == f64::from(number)
+                        && proxy.metric("onehop_cluster_active", "cluster=\"shadow\"") == 0.0
+                });
+            }
+        });
+        let ejections = || proxy.metric("onehop_cluster_ejections_total", "cluster=\"shadow\"");
+        if ejects {
+            eventually("it is ejected", || ejections() == 1.0);
+        } else {
+            assert_eq!(ejections(), 0.0);
+        }
+        // They are no calls of the route's callers.
+        assert_eq!(proxy.metric("onehop_route_grpc_calls_total", "status=\"14\""), 0.0);
+    }
+}

@@ -49,8 +49,9 @@ impl Answer {
         &self.response.bytes
     }
 
-    /// Nobody gets it, but its connection is of use: it is read to its end, within bounds.
-    pub async fn drain(mut self, shard: &Shard, limits: Limits, due: Nanos) {
+    /// Nobody gets it, but its connection is of use: it is read to its end, within bounds. What became of the call that it
+    /// answers, where that is known.
+    pub async fn drain(mut self, shard: &Shard, limits: Limits, due: Nanos) -> Option<Event> {
         let head = &self.response.head;
         let keeps = head.keep_alive && self.upload.is_done() && head.body != BodyLength::UntilClose;
         let mut leg = self.lease.conn.leg();
@@ -61,6 +62,8 @@ impl Answer {
             false => Reader::http1(head.body, limits),
         };
         let mut read = 0;
+        let mut status = grpc::status_of_head(&self.response.head, &self.response.bytes);
+        let mut event = status.map(grpc::event);
         let whole = keeps
             && poll_fn(|cx| {
                 loop {
@@ -72,16 +75,29 @@ impl Answer {
                                 return Poll::Ready(false);
                             }
                         }
-                        other => return Poll::Ready(other.is_ok()),
+                        Ok(end) => {
+                            if let Next::Trailers(lines) = &end {
+                                status = status.or(grpc::status_in(lines));
+                            }
+                            // Without a status it is no whole answer.
+                            event = Some(status.map_or(Event::ServerError, grpc::event));
+                            return Poll::Ready(true);
+                        }
+                        Err(_) => {
+                            event = Some(Event::GatewayError);
+                            return Poll::Ready(false);
+                        }
                     }
                 }
             })
             .await;
+        let is_booked = self.is_call && self.response.head.status == 200;
         let clean = self.lease.conn.stream().is_some_and(|stream| stream.buffered().is_empty() && !stream.ended());
         if whole && clean {
             self.lease.give_back(clock::now());
         }
         shard.give_response(self.response);
+        event.filter(|_| is_booked)
     }
 
     /// Nobody gets it: its connection is kept if all of it is here, else it is closed, or its stream reset.

@@ -23,7 +23,7 @@ use super::tape::Tape;
 use super::{Outcome, Request};
 use crate::http1::forward::{Identity, Origin};
 use crate::shard::Shard;
-use crate::upstream::{ClusterState, Wanted};
+use crate::upstream::{ClusterState, Wanted, outlier};
 
 /// How long a copy may take where its route has no time-out.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -144,7 +144,13 @@ impl Copy {
         let mut ledger = Ledger::new(now);
         let asked = attempt.ask(&mut Leg::Nobody, &mut Vec::new(), &mut ledger, &mut Outcome::default()).await;
         match asked {
-            Ok(answer) => answer.drain(&self.shard, attempt.limits(), attempt.due).await,
+            Ok(answer) => {
+                let endpoint = answer.lease.endpoint().clone();
+                // What became of a call is known once its trailers are here.
+                if let Some(event) = answer.drain(&self.shard, attempt.limits(), attempt.due).await {
+                    outlier::report(&self.cluster, &endpoint, event, 0, clock::now());
+                }
+            }
             Err(_) => meters.mirrors_failed.add(1),
         }
     }

@@ -17,7 +17,7 @@ use super::changes::header;
 use super::leg::Leg;
 use super::persist::pause;
 use super::reader::{Next, Reader};
-use super::{Outcome, Request};
+use super::{Outcome, Request, begins_tunnel};
 use crate::fault::{Fault, Side, Step};
 use crate::shard::Shard;
 
@@ -62,6 +62,8 @@ pub async fn disturb(
                     return Err(Fault::new(Side::Downstream, Step::Wait, Reason::ClientLeft));
                 }
             }
+            // A success would be a tunnel to who asked for one: to them it is the usual 503.
+            Disturbance::Abort(status) if begins_tunnel(request.head, status) => return Err(fault),
             Disturbance::Abort(status) => return Err(Fault { injected: status, ..fault }),
             Disturbance::Reset => {
                 // As if a part of the response were out: only a reset is left.

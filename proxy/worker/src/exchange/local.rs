@@ -23,14 +23,19 @@ use super::response::{Response, download_fault};
 use super::{Outcome, Request, begins_tunnel};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::{forward, limits, reply};
-use crate::http2::message;
+use crate::http2::{grpc, message};
 use crate::shard::Shard;
 
 /// An answer in preparation: a whole head in HTTP/1's form, and its body.
 pub struct Local {
     head: Vec<u8>,
     body: Bytes,
+    /// What it says to a gRPC call.
+    grpc_status: Option<u16>,
 }
+
+/// Bytes of a text that a gRPC call is told in a field.
+const MAX_MESSAGE: usize = 1024;
 
 fn begin(status: u16) -> Vec<u8> {
     format!("HTTP/1.1 {status} {}\r\n", reply::phrase(status)).into_bytes()
@@ -49,7 +54,23 @@ fn finish(mut head: Vec<u8>, status: u16, body: Bytes) -> Local {
         field(&mut head, "Content-Length", body.len().to_string().as_bytes());
     }
     head.extend_from_slice(b"\r\n");
-    Local { head, body }
+    Local { head, body, grpc_status: None }
+}
+
+/// What the same answer is to a gRPC call: a status in the head, and no message, since its clients take no other status
+/// than 200 for an answer of gRPC. The text of a fixed response is the call's message, as in Envoy.
+fn finish_call(kind: &str, status: u16, text: &[u8], location: Option<&[u8]>) -> Local {
+    let grpc_status = grpc::status_of(status);
+    let mut head = begin(200);
+    field(&mut head, "Content-Type", kind.as_bytes());
+    field(&mut head, "grpc-status", grpc_status.to_string().as_bytes());
+    if !text.is_empty() {
+        field(&mut head, "grpc-message", &grpc::encode_message(text, MAX_MESSAGE));
+    }
+    if let Some(location) = location {
+        field(&mut head, "Location", location);
+    }
+    Local { grpc_status: Some(grpc_status), ..finish(head, 200, Bytes::new()) }
 }
 
 /// The answer that the route gives by itself, if it does.
@@ -60,6 +81,7 @@ pub fn answer(request: &Request<'_>, route: &Route, normal: Normal<'_>) -> Optio
     {
         return Some(local);
     }
+    let call = grpc::call_of(request.head, request.bytes);
     match &route.action {
         Action::Forward => None,
         Action::Redirect(redirect) => {
@@ -68,11 +90,18 @@ pub fn answer(request: &Request<'_>, route: &Route, normal: Normal<'_>) -> Optio
             let values = values(request, &id, route, normal, &captures);
             let mut location = Vec::new();
             redirect.location(&mut location, normal.forwarded, request.head.query.of(request.bytes), &values);
+            if let Some(kind) = call {
+                return Some(finish_call(kind, redirect.status, b"", Some(&location)));
+            }
             let mut head = begin(redirect.status);
             field(&mut head, "Location", &location);
             Some(finish(head, redirect.status, Bytes::new()))
         }
         Action::Respond(respond) => {
+            // One that is written for calls is what its author meant.
+            if let Some(kind) = call.filter(|_| grpc::call_of_type(respond.content_type.as_bytes()).is_none()) {
+                return Some(finish_call(kind, respond.status, respond.body.trim_ascii_end(), None));
+            }
             let mut head = begin(respond.status);
             let is_bodiless = matches!(respond.status, 204 | 304);
             if !is_bodiless {
@@ -126,7 +155,9 @@ impl Sending<'_> {
         }
         let (head, bytes) = (&response.head, &response.bytes);
         if begins_tunnel(request.head, head.status) {
-            outcome.fault = Some(Fault::new(Side::Proxy, Step::Route, Reason::UpgradeRefused));
+            let is_connect = request.head.method == Method::Connect;
+            let reason = if is_connect { Reason::ConnectMethodRefused } else { Reason::UpgradeRefused };
+            outcome.fault = Some(Fault::new(Side::Proxy, Step::Route, reason));
             return;
         }
         // What the client still sends is not read: its connection is at no request's beginning then.
@@ -156,6 +187,7 @@ impl Sending<'_> {
             }
         };
         outcome.status = head.status;
+        outcome.grpc_status = local.grpc_status;
         outcome.started = true;
         outcome.keep = !close;
         client.arm(clock::after(clock::now(), request.listener.http.body_idle_timeout), Ends::Both);

@@ -39,7 +39,7 @@ use onehop_meter::ledger::Ledger;
 use onehop_meter::names::Reason;
 use onehop_net::clock;
 use onehop_plan::{Listener, Route};
-use onehop_wire::http1::{BodyLength, RequestHead, Version};
+use onehop_wire::http1::{BodyLength, Method, RequestHead, Version};
 
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward::{Identity, Origin};
@@ -237,7 +237,7 @@ fn choose_for<'a>(
 fn admit(request: &Request<'_>, route: &Route, cluster: &ClusterState) -> Result<(), Fault> {
     let head = request.head;
     let fault = |step, reason| Fault::new(Side::Proxy, step, reason);
-    if head.method == onehop_wire::http1::Method::Connect && !route.allow_connect {
+    if head.method == Method::Connect && !route.allow_connect {
         return Err(fault(Step::Route, Reason::ConnectMethodRefused));
     }
     if let Some(upgrade) = head.upgrade
@@ -258,10 +258,11 @@ fn admit(request: &Request<'_>, route: &Route, cluster: &ClusterState) -> Result
     Ok(())
 }
 
-/// Whether an HTTP/2 client takes this status for the beginning of the tunnel that it asked for (RFC 8441 5), where HTTP/1 has
-/// 101 for it.
+/// Whether the client takes this status for the beginning of the tunnel that it asked for: any success to CONNECT
+/// (RFC 9110 9.3.6), and over HTTP/2 to an extended one (RFC 8441 5), where HTTP/1 has 101 for it.
 fn begins_tunnel(head: &RequestHead, status: u16) -> bool {
-    head.version == Version::Http2 && head.upgrade.is_some() && (200..300).contains(&status)
+    let asks = head.method == Method::Connect || (head.version == Version::Http2 && head.upgrade.is_some());
+    asks && (200..300).contains(&status)
 }
 
 /// Whether the route lets this protocol through; `h2c` never (RFC 9113 3.1 dropped it, and it walks around routing).

@@ -375,7 +375,7 @@ async fn answer(
         .is_some_and(|request| request.head.keep_alive && request.head.body == onehop_wire::http1::BodyLength::None);
     let keep = clean && fault.side != Side::Downstream;
     let mut out = Vec::with_capacity(512);
-    let call = request.and_then(|request| grpc::web_call(request.head, request.bytes));
+    let call = request.and_then(|request| grpc::call_of(request.head, request.bytes));
     match call {
         Some(kind) => reply::encode_call(&mut out, fault, status, kind),
         None => reply::encode(&mut out, fault, status),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onehop_plan::outlier::Event;
-use onehop_wire::http1::{Known, RequestHead, ResponseHead};
+use onehop_wire::http1::{Known, Method, RequestHead, ResponseHead, Version};
 
 use super::web::Web;
 
@@ -51,12 +51,36 @@ pub fn is_grpc(head: &RequestHead, bytes: &[u8]) -> bool {
     head.find(Known::ContentType).is_some_and(|field| is_grpc_type(field.value.of(bytes)))
 }
 
-/// The content type that a call of gRPC or gRPC-Web is answered with, where there is no message.
-pub fn call(head: &RequestHead, bytes: &[u8]) -> Option<&'static str> {
-    if is_grpc(head, bytes) { Some("application/grpc") } else { Web::of(head, bytes).map(Web::content_type) }
+/// The content type that a call is answered with, where there is no message: of gRPC, which HTTP/2 alone carries, or of
+/// gRPC-Web. A call is a POST: a status of 200 to another method might mean something else, to CONNECT a tunnel.
+pub fn call_of(head: &RequestHead, bytes: &[u8]) -> Option<&'static str> {
+    match (head.method, head.version) {
+        (Method::Post, Version::Http2) if is_grpc(head, bytes) => Some("application/grpc"),
+        (Method::Post, _) => Web::of(head, bytes).map(Web::content_type),
+        _ => None,
+    }
 }
 
-/// [`call`] by the content type of a request that was refused before it had a head.
+/// A text as the value of `grpc-message` (the gRPC protocol over HTTP/2, `Percent-Encoded`), of so many bytes at most.
+pub fn encode_message(text: &[u8], max: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len().min(max));
+    for byte in text {
+        let as_is = matches!(byte, b' '..=b'~') && *byte != b'%';
+        if out.len() + if as_is { 1 } else { 3 } > max {
+            break;
+        }
+        if as_is {
+            out.push(*byte);
+        } else {
+            use std::io::Write;
+            // Writing to a vector cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// [`call_of`] by the content type of a POST that was refused before it had a head.
 pub fn call_of_type(value: &[u8]) -> Option<&'static str> {
     if is_grpc_type(value) { Some("application/grpc") } else { Web::of_value(value).map(Web::content_type) }
 }
@@ -66,11 +90,6 @@ pub fn is_grpc_type(value: &[u8]) -> bool {
     value.len() >= TYPE.len()
         && value[..TYPE.len()].eq_ignore_ascii_case(TYPE)
         && matches!(value.get(TYPE.len()), None | Some(b'+' | b';' | b' '))
-}
-
-/// [`call`] where only gRPC-Web is spoken.
-pub fn web_call(head: &RequestHead, bytes: &[u8]) -> Option<&'static str> {
-    Web::of(head, bytes).map(Web::content_type)
 }
 
 /// [`timeout`] where only gRPC-Web is spoken.
@@ -171,6 +190,14 @@ mod tests {
         ] {
             assert_eq!(event(status), expected, "{status}");
         }
+    }
+
+    #[test]
+    fn messages_are_fields() {
+        assert_eq!(encode_message(b"closed: 50% of \xc3\xbc\r\n", 100), b"closed: 50%25 of %C3%BC%0D%0A");
+        assert_eq!(encode_message(&[b'x'; 50], 10), [b'x'; 10]);
+        assert_eq!(encode_message(b"123456789\n", 11), b"123456789", "no half of a code");
+        assert_eq!(encode_message(b"", 10), b"");
     }
 
     #[test]

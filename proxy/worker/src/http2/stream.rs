@@ -53,7 +53,7 @@ impl Opened {
         self.bytes.clear();
         let read = message::request(&parts, ends, &key, &limits, &mut self.head, &mut self.bytes);
         self.refused = read.err().map(|reject| {
-            let kind = parts.headers.get(http::header::CONTENT_TYPE);
+            let kind = parts.headers.get(http::header::CONTENT_TYPE).filter(|_| parts.method == http::Method::POST);
             (reject, kind.and_then(|kind| grpc::call_of_type(kind.as_bytes())))
         });
     }
@@ -143,7 +143,7 @@ fn answer(
         channel.reset(Code::PROTOCOL_ERROR);
         return;
     }
-    let call = request.map_or_else(|refused| refused, |request| grpc::call(request.head, request.bytes));
+    let call = request.map_or_else(|refused| refused, |request| grpc::call_of(request.head, request.bytes));
     let request = request.ok();
     let head_only = request.is_some_and(|request| request.head.method == Method::Head);
     outcome.status = if call.is_some() { 200 } else { status };

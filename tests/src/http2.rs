@@ -137,6 +137,25 @@ pub async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     sender
 }
 
+/// A request for a tunnel: CONNECT to an authority, or an extended one for a protocol (RFC 8441) to a URL.
+pub fn connect_to(uri: &str, protocol: Option<&'static str>) -> Request<()> {
+    let mut request = Request::builder().method("CONNECT").uri(uri).body(()).expect("well-formed");
+    if let Some(protocol) = protocol {
+        request.extensions_mut().insert(h2::ext::Protocol::from_static(protocol));
+    }
+    request
+}
+
+/// Asks for a tunnel, once the peer's SETTINGS have come: the answer, and what goes in if it is opened.
+pub async fn open_tunnel(address: SocketAddr, request: Request<()>) -> (Response<RecvStream>, h2::SendStream<Bytes>) {
+    let mut sender = connect(address).await.ready().await.expect("ready");
+    while !sender.is_extended_connect_protocol_enabled() {
+        tokio::task::yield_now().await;
+    }
+    let (answer, send) = sender.send_request(request, false).expect("sends");
+    (answer.await.expect("answers"), send)
+}
+
 /// A whole answer.
 pub struct Answer {
     /// Its head.

@@ -1,9 +1,7 @@
 //! Requests for tunnels that meet an answer of ours: a success would look like an open tunnel, whose bytes nobody relays
 //! (RFC 9110 9.3.6, RFC 8441 5); whatever else is said goes as it is.
 
-use h2::ext::Protocol;
-use http::Request;
-use onehop_tests::http2::{connect, run};
+use onehop_tests::http2::{connect_to, open_tunnel, run};
 use onehop_tests::{Client, Origin, Proxy};
 
 /// What a client that asks for a tunnel gets from a route: status, and our reason if it is a failure.
@@ -28,23 +26,12 @@ fn plain_over_http1(proxy: &Proxy, fields: &str) -> (u16, Option<String>) {
 
 fn over_http2(proxy: &Proxy, protocol: Option<&'static str>, kind: Option<&str>) -> (u16, Option<String>) {
     run(async {
-        let sender = connect(proxy.address("edge")).await.ready().await.expect("ready");
-        while !sender.is_extended_connect_protocol_enabled() {
-            tokio::task::yield_now().await;
-        }
         let uri = if protocol.is_some() { "http://far.test/chat" } else { "far.test:443" };
-        let mut request = Request::builder().method("CONNECT").uri(uri);
+        let mut request = connect_to(uri, protocol);
         if let Some(kind) = kind {
-            request = request.header("content-type", kind);
+            request.headers_mut().insert("content-type", kind.parse().expect("a value"));
         }
-        let mut request = request.body(()).expect("well-formed");
-        if let Some(protocol) = protocol {
-            request.extensions_mut().insert(Protocol::from_static(protocol));
-        }
-        // Its end is the answer's: a tunnel would be left open.
-        let mut sender = sender.clone();
-        let (answer, _open) = sender.send_request(request, false).expect("sends");
-        let answer = answer.await.expect("answers");
+        let (answer, _open) = open_tunnel(proxy.address("edge"), request).await;
         let text = answer.headers().get("proxy-status").map(|value| value.to_str().expect("text").to_owned());
         let status = answer.status().as_u16();
         let mut body = answer.into_body();

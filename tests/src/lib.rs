@@ -27,3 +27,18 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::yield_now();
     }
 }
+
+/// Sends a signal by name. Who gets `STOP` has stopped when this returns: its threads do so one by one, and somewhat later.
+pub fn signal(pid: u32, name: &str) {
+    let status = std::process::Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+    assert!(status.expect("kill runs").success());
+    if name == "STOP" {
+        eventually("it has stopped", || {
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten();
+            let states = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+            states
+                .into_iter()
+                .all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
+        });
+    }
+}

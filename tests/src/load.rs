@@ -104,8 +104,7 @@ impl LoadOrigin {
 
     /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
-        assert!(status.expect("kill runs").success());
+        crate::signal(self.child.id(), name);
     }
 }
 

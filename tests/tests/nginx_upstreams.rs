@@ -47,8 +47,7 @@ impl Nginx {
     }
 
     fn signal(&self, signal: &str) {
-        let status = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status();
-        assert!(status.expect("runs").success());
+        onehop_tests::signal(self.child.id(), signal);
     }
 
     fn kill(&mut self) {
@@ -140,16 +139,16 @@ fn what_happens_to_them_is_not_felt() {
     upstreams[0].start_again();
     serves_again(0);
     // Paused: it accepts, by its backlog, and answers nothing.
-    upstreams[1].signal("-STOP");
+    upstreams[1].signal("STOP");
     eventually("its checks tell", || proxy.admin("/clusters").1.contains("unhealthy"));
     load.go_on(300);
-    upstreams[1].signal("-CONT");
+    upstreams[1].signal("CONT");
     serves_again(1);
     // Slowed: it runs a part of the time.
     for _ in 0..20 {
-        upstreams[2].signal("-STOP");
+        upstreams[2].signal("STOP");
         std::thread::sleep(Duration::from_millis(20));
-        upstreams[2].signal("-CONT");
+        upstreams[2].signal("CONT");
         std::thread::sleep(Duration::from_millis(5));
     }
     load.go_on(300);

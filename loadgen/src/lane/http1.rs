@@ -112,7 +112,7 @@ impl Connection {
                 stream.consume(end);
                 return Ok(());
             }
-            if buffered.len() > Limits::default().head_bytes {
+            if buffered.len() > Limits::default().head_bytes as usize {
                 return Err(Failure::Malformed);
             }
             let begun = !buffered.is_empty();

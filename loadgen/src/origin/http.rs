@@ -104,7 +104,7 @@ async fn read_head(stream: &mut Stream, last: &mut Last) -> io::Result<bool> {
             stream.consume(end);
             return Ok(true);
         }
-        if buffered.len() > Limits::default().head_bytes {
+        if buffered.len() > Limits::default().head_bytes as usize {
             return Err(io::ErrorKind::InvalidData.into());
         }
         if stream.fill(Size::Medium).await? == 0 {

@@ -299,6 +299,13 @@ impl Alarm {
         Alarm { index: WHEEL.with(|wheel| wheel.borrow_mut().insert(Action::Wake(None))) }
     }
 
+    /// One that goes off at `due`.
+    pub fn at(due: Nanos) -> Alarm {
+        let alarm = Alarm::new();
+        alarm.arm(due);
+        alarm
+    }
+
     /// Goes off at `due`.
     pub fn arm(&self, due: Nanos) {
         WHEEL.with(|wheel| wheel.borrow_mut().arm(self.index, due.max(1)));

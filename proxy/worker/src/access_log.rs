@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use onehop_meter::ledger::Ledger;
-use onehop_meter::names::Reason;
+use onehop_meter::names::{Denied, Reason};
 use onehop_meter::record::{AccessRecord, MAX_PATH};
 use onehop_plan::Listener;
 use onehop_wire::http1::Reject;
@@ -57,7 +57,7 @@ pub fn conclude(
         listener: listener.name.clone(),
         route: outcome.route.as_ref().map(|route| route.name.clone()),
         cluster: outcome.cluster.clone(),
-        endpoint: outcome.endpoint.clone(),
+        endpoint: outcome.endpoint.as_deref().map(str::to_owned),
         peer: Some(origin.peer.ip()),
         method: head.map(|(head, bytes)| text(head.method_span.of(bytes))).unwrap_or_default(),
         host: head.map(|(head, bytes)| text(head.authority.of(bytes))).unwrap_or_default(),
@@ -73,7 +73,7 @@ pub fn conclude(
         bytes_out: outcome.bytes_out,
         account,
         attempts: outcome.attempts,
-        retry_denied: outcome.retry_denied,
+        retry_denied: outcome.retry_denied.map(Denied::as_str),
         injected: outcome.injected,
         request_id: request.map(|request| text(&request.id())).unwrap_or_default(),
     };

@@ -240,7 +240,7 @@ pub fn trailers(section: &[u8], limits: &Limits, out: &mut Vec<u8>) -> Result<()
     if bare {
         return Err(Reject::BadTrailer);
     }
-    match httparse::parse_headers(section, &mut storage[..limits.fields.min(MAX_FIELDS)]) {
+    match httparse::parse_headers(section, &mut storage[..limits.max_fields()]) {
         Ok(httparse::Status::Complete((length, fields))) if length == section.len() => {
             for field in fields.iter().filter(|field| !forbidden_trailer(field.name.as_bytes())) {
                 out.extend_from_slice(field.name.as_bytes());

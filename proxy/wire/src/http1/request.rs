@@ -50,13 +50,13 @@ impl RequestHead {
     /// # Errors
     /// The first rule that it breaks.
     pub fn parse(&mut self, head: &[u8], limits: &Limits) -> Result<(), Reject> {
-        if head.len() > limits.head_bytes {
+        if head.len() > limits.head_bytes as usize {
             return Err(Reject::HeadTooLarge);
         }
         let skip = leading(head);
         self.check_request_line(&head[skip..], limits)?;
         let mut storage = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
-        let allowed = limits.fields.min(MAX_FIELDS);
+        let allowed = limits.max_fields();
         let mut parsed = httparse::Request::new(&mut []);
         let status = parsed
             .parse_with_uninit_headers(&head[skip..], &mut storage[..allowed])
@@ -82,7 +82,7 @@ impl RequestHead {
     fn check_request_line(&self, head: &[u8], limits: &Limits) -> Result<(), Reject> {
         let end = position_of_lf(head).ok_or(Reject::BadRequestLine)?;
         let line = head[..end].strip_suffix(b"\r").ok_or(Reject::BareLf)?;
-        if line.len() > limits.request_line {
+        if line.len() > limits.request_line as usize {
             return Err(Reject::LineTooLong);
         }
         let mut parts = line.split(|byte| *byte == b' ');

@@ -39,13 +39,13 @@ impl ResponseHead {
     /// # Errors
     /// The first rule that it breaks.
     pub fn parse(&mut self, head: &[u8], method: Method, limits: &Limits) -> Result<(), Reject> {
-        if head.len() > limits.head_bytes {
+        if head.len() > limits.head_bytes as usize {
             return Err(Reject::HeadTooLarge);
         }
         let mut storage = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
         let mut parsed = httparse::Response::new(&mut []);
         let status = httparse::ParserConfig::default()
-            .parse_response_with_uninit_headers(&mut parsed, head, &mut storage[..limits.fields.min(MAX_FIELDS)])
+            .parse_response_with_uninit_headers(&mut parsed, head, &mut storage[..limits.max_fields()])
             .map_err(|error| refuse(error, head))?;
         let (false, Some(version), Some(status)) = (status.is_partial(), parsed.version, parsed.code) else {
             return Err(incomplete(head, Reject::BadStatusLine));

@@ -1,6 +1,6 @@
 //! Field lines of an HTTP/2 message, checked as RFC 9113 8.2 has it and written down as HTTP/1 writes them.
 
-use crate::http1::{BodyLength, Field, Fields, Known, Limits, MAX_FIELDS, Reject, Span};
+use crate::http1::{BodyLength, Field, Fields, Known, Limits, Reject, Span};
 
 /// A lower-case token (RFC 9113 8.2.1; the colon of pseudo-header fields is no part of one).
 pub fn check_name(name: &[u8]) -> Result<(), Reject> {
@@ -59,7 +59,7 @@ impl Lines<'_> {
         values: impl Iterator<Item = &'x &'x [u8]>,
         known: Known,
     ) -> Result<(), Reject> {
-        if self.fields.len() >= self.limits.fields.min(MAX_FIELDS) {
+        if self.fields.len() >= self.limits.max_fields() {
             return Err(Reject::TooManyFields);
         }
         let name = self.span(name);
@@ -73,7 +73,7 @@ impl Lines<'_> {
         }
         let value = Span { start: start as u32, len: (self.out.len() - start) as u32 };
         self.out.extend_from_slice(b"\r\n");
-        if self.out.len() > self.limits.head_bytes {
+        if self.out.len() > self.limits.head_bytes as usize {
             return Err(Reject::HeadTooLarge);
         }
         self.fields.push(Field { name, value, line_end: self.out.len() as u32, known });

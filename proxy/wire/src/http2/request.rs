@@ -103,7 +103,7 @@ fn check_parts(parts: &Parts<'_>, connect: bool, extended: bool, limits: &Limits
         return Err(Reject::BadTarget);
     }
     let path = parts.path.ok_or(Reject::BadTarget)?;
-    if path.len() + parts.method.len() + 9 > limits.request_line {
+    if path.len() + parts.method.len() + 9 > limits.request_line as usize {
         return Err(Reject::LineTooLong);
     }
     let form = path.starts_with(b"/") || (path == b"*" && parts.method == b"OPTIONS");
@@ -137,7 +137,7 @@ fn take_fields<'a>(
             Known::Cookie => {
                 // They are one field, so that no count of fields bounds them: their bytes are bounded, as they will be written.
                 crumb_bytes += value.len() + 2;
-                if crumb_bytes > lines.limits.head_bytes {
+                if crumb_bytes > lines.limits.head_bytes as usize {
                     return Err(Reject::HeadTooLarge);
                 }
                 match crumbs.get_mut(crumb_count) {

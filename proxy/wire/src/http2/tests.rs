@@ -94,7 +94,8 @@ fn nothing_stands_between_the_field_lines() {
 #[test]
 fn crumbs_are_bounded_by_their_bytes_alone() {
     let crumb: &[u8] = b"0123456789abcdef";
-    for (count, fits) in [(64, true), (65, true), (1000, true), (Limits::default().head_bytes / 18 + 1, false)] {
+    for (count, fits) in [(64, true), (65, true), (1000, true), (Limits::default().head_bytes as usize / 18 + 1, false)]
+    {
         let fields = vec![(&b"cookie"[..], crumb); count];
         match parse(&get(), &fields) {
             Ok((head, bytes)) => {

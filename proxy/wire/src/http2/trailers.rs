@@ -1,7 +1,7 @@
 //! Trailers from one version to the other. The fields that may not be there are left out (RFC 9110 6.5.1).
 
 use super::field::{check_name, check_value, is_connection_specific};
-use crate::http1::{Known, Limits, MAX_FIELDS, Reject, forbidden_trailer, trailers};
+use crate::http1::{Known, Limits, Reject, forbidden_trailer, trailers};
 
 /// Writes HTTP/2 trailers down as the trailer section of a chunked body, with its last blank line.
 ///
@@ -22,7 +22,7 @@ pub fn trailer_lines<'a>(
         if forbidden_trailer(name) {
             continue;
         }
-        if index >= limits.fields.min(MAX_FIELDS) || out.len() - start > limits.head_bytes {
+        if index >= limits.max_fields() || out.len() - start > limits.head_bytes as usize {
             return Err(Reject::TrailersTooLarge);
         }
         out.extend_from_slice(name);

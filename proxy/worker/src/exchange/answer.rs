@@ -218,7 +218,7 @@ impl Attempt<'_> {
         }
         let reusable = matches!(passed, Passed::Whole { reusable: true });
         if outcome.tunnels {
-            outcome.tunnel = Some(lease);
+            outcome.tunnel = Some(Box::new(lease));
         } else if reusable {
             lease.give_back(ledger.latest());
         }
@@ -338,7 +338,7 @@ impl Attempt<'_> {
                 None => reader,
             };
             match self.slow {
-                Some(rate) => reader.slowed(rate),
+                Some(rate) => reader.slowed(rate.get()),
                 None => reader,
             }
         };

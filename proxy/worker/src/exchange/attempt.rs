@@ -3,8 +3,8 @@
 
 use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::num::NonZeroU64;
+use std::ops::Deref;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,26 +12,23 @@ use onehop_meter::ledger::{Ledger, State, Step as Mark};
 use onehop_meter::names::Reason;
 use onehop_net::Size;
 use onehop_net::clock::{self, Nanos};
-use onehop_net::deadline::Ends;
-use onehop_plan::Route;
+use onehop_net::deadline::{Alarm, Ends};
 use onehop_wire::http1::{BodyLength, Edits, Limits, encode_request};
 
+use super::Outcome;
 use super::body::Broken;
-use super::changes::Changes;
-use super::choice::Choice;
 use super::flow::Flow;
 use super::leave;
 use super::leg::Leg;
+use super::persist::Course;
 use super::pour::Pour;
 use super::response::{Response, bad_response, upload_fault};
 use super::tape::Tape;
-use super::{Outcome, Request};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward;
 use crate::http2::web::{self, Translated, Web};
 use crate::http2::{self, message};
-use crate::shard::Shard;
-use crate::upstream::{self, Begun, ClusterState, Conn, Lease, Sought, Wanted};
+use crate::upstream::{self, Begun, Conn, Lease, Sought, Wanted};
 
 /// A client whose end of the connection is closed may only have half-closed it: the answer gets this long to come.
 const HALF_CLOSED_GRACE_NS: u64 = 1_000_000_000;
@@ -45,14 +42,8 @@ pub(super) const MAX_INTERIM: usize = 16;
 
 /// One try.
 pub struct Attempt<'a> {
-    /// The core.
-    pub shard: &'a Rc<Shard>,
-    /// What is to be sent.
-    pub request: &'a Request<'a>,
-    /// Its route.
-    pub route: &'a Arc<Route>,
-    /// Its cluster.
-    pub cluster: &'a Rc<ClusterState>,
+    /// The exchange that it is one of.
+    pub course: &'a Course<'a>,
     /// What kind of connection it may ride on.
     pub wanted: Wanted,
     /// Where the request's body is kept to be sent again; once all of it is, the client's leg is not read. An empty cell is
@@ -62,16 +53,21 @@ pub struct Attempt<'a> {
     pub due: Nanos,
     /// How long it waits for the response's head from the request's end, if that comes while it is under way.
     pub patience: Option<Duration>,
-    /// What the route changes in the heads.
-    pub changes: Option<&'a Changes>,
-    /// What narrows the choice of an endpoint.
-    pub choice: &'a Choice<'a>,
     /// Its number, from 1, of which the upstream is told; zero: it is not.
     pub number: u32,
     /// The endpoint that it went to, by its index in the cluster.
     pub picked: Cell<usize>,
     /// The response's body is to flow at so many bytes a second.
-    pub slow: Option<u64>,
+    pub slow: Option<NonZeroU64>,
+}
+
+/// What is the same for all attempts of an exchange.
+impl<'a> Deref for Attempt<'a> {
+    type Target = Course<'a>;
+
+    fn deref(&self) -> &Course<'a> {
+        self.course
+    }
 }
 
 /// A try that failed before any byte of a final response went to the client.
@@ -131,7 +127,7 @@ impl Attempt<'_> {
             let core = self.shard.outfit.core;
             endpoint.endpoint.borrow().meters.core(core).requests.add(1);
             if self.shard.logs_access() {
-                outcome.endpoint = Some(endpoint.endpoint.borrow().address.to_string());
+                outcome.endpoint = Some(endpoint.endpoint.borrow().address.to_string().into());
             }
             if self.tunnels() && !Box::pin(self.takes_tunnels(&mut lease)).await {
                 return Err(Failure::new(Fault::new(Side::Proxy, Step::Lease, Reason::UpgradeRefused)));
@@ -308,22 +304,26 @@ impl Attempt<'_> {
     }
 
     /// Sends head and body in one write, keeping the body in the client's buffer until the upstream has answered.
-    async fn send_whole(&self, client: &Leg<'_>, lease: &mut Lease, upload: &mut Flow) -> bool {
-        let (BodyLength::Length(length), Flow::Wire(upload), Some(upstream)) =
-            (self.request.head.body, upload, lease.conn.stream())
-        else {
-            return false;
-        };
-        let head = upload.take_staged();
-        // A failure shows when the response is read: the upstream may have answered before it closed.
-        let _ = upstream.write_all_vectored(&head, &client.buffered()[..length as usize]).await;
-        self.shard.give_head(head);
-        upload.finish();
-        true
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps what it takes twice")]
+    fn send_whole(&self, client: &Leg<'_>, lease: &mut Lease, upload: &mut Flow) -> impl Future<Output = bool> {
+        async move {
+            let (BodyLength::Length(length), Flow::Wire(upload), Some(upstream)) =
+                (self.request.head.body, upload, lease.conn.stream())
+            else {
+                return false;
+            };
+            let head = upload.take_staged();
+            // A failure shows when the response is read: the upstream may have answered before it closed.
+            let _ = upstream.write_all_vectored(&head, &client.buffered()[..length as usize]).await;
+            self.shard.give_head(head);
+            upload.finish();
+            true
+        }
     }
 
     /// Uploads, and waits for a whole response head.
-    async fn wait(
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps what it takes twice")]
+    fn wait(
         &self,
         client: &mut Leg<'_>,
         lease: &mut Lease,
@@ -331,51 +331,52 @@ impl Attempt<'_> {
         ledger: &mut Ledger,
         response: &mut Option<Box<Response>>,
         due: Nanos,
-    ) -> Result<Heard, Failure> {
-        // Once a part of the body is here, the client has been told to go on, or did not wait to be.
-        let told =
-            response.as_ref().is_some_and(|response| response.continued) || self.tape().is_some_and(Tape::has_begun);
-        let mut expecting = self.request.head.expect_continue && !told;
-        let mut marked = false;
-        let mut sink_broken = false;
-        let mut left_at: Nanos = 0;
-        let expect_until = if expecting { clock::now() + EXPECT_NS } else { 0 };
-        let mut expect_timer = std::pin::pin!(onehop_net::deadline::sleep_until(expect_until));
-        poll_fn(|cx| {
-            let long = lease.endpoint().answers_long.get();
-            let mut upstream = lease.conn.leg();
-            if expecting {
-                if let Poll::Ready(Err(broken)) = upload.poll_head(cx, client, &mut upstream) {
-                    sink_broken |= broken == Broken::Sink;
-                }
-                expecting = expect_timer.as_mut().poll(cx).is_pending();
-            }
-            if !expecting && !sink_broken && !upload.is_done() {
-                match upload.poll(cx, client, &mut upstream) {
-                    Poll::Ready(Err(Broken::Sink)) => sink_broken = true,
-                    Poll::Ready(Err(broken)) => {
-                        return Poll::Ready(Err(Failure::new(upload_fault(broken, client.timed_out()))));
+    ) -> impl Future<Output = Result<Heard, Failure>> {
+        async move {
+            // Once a part of the body is here, the client has been told to go on, or did not wait to be.
+            let told = response.as_ref().is_some_and(|response| response.continued)
+                || self.tape().is_some_and(Tape::has_begun);
+            let mut expecting = self.request.head.expect_continue && !told;
+            let mut marked = false;
+            let mut sink_broken = false;
+            let mut left_at: Nanos = 0;
+            let patience = expecting.then(|| Alarm::at(clock::now() + EXPECT_NS));
+            poll_fn(|cx| {
+                let long = lease.endpoint().answers_long.get();
+                let mut upstream = lease.conn.leg();
+                if expecting {
+                    if let Poll::Ready(Err(broken)) = upload.poll_head(cx, client, &mut upstream) {
+                        sink_broken |= broken == Broken::Sink;
                     }
-                    Poll::Ready(Ok(())) | Poll::Pending => {}
+                    expecting = patience.as_ref().is_some_and(|patience| patience.poll(cx).is_pending());
                 }
-                self.pace_upload(client, upload, &upstream, due);
-            }
-            if !marked {
-                marked = true;
-                let now = clock::now();
-                ledger.mark(Mark::RequestWritten, now);
-                ledger.enter(State::UpstreamWait, now);
-            }
-            if let Poll::Ready(heard) = self.poll_response(cx, &mut upstream, response, long) {
-                return Poll::Ready(heard);
-            }
-            if upload.is_done() || sink_broken || client.is_http2() {
-                self.watch(cx, client, &upstream, &mut left_at)
-            } else {
-                Poll::Pending
-            }
-        })
-        .await
+                if !expecting && !sink_broken && !upload.is_done() {
+                    match upload.poll(cx, client, &mut upstream) {
+                        Poll::Ready(Err(Broken::Sink)) => sink_broken = true,
+                        Poll::Ready(Err(broken)) => {
+                            return Poll::Ready(Err(Failure::new(upload_fault(broken, client.timed_out()))));
+                        }
+                        Poll::Ready(Ok(())) | Poll::Pending => {}
+                    }
+                    self.pace_upload(client, upload, &upstream, due);
+                }
+                if !marked {
+                    marked = true;
+                    let now = clock::now();
+                    ledger.mark(Mark::RequestWritten, now);
+                    ledger.enter(State::UpstreamWait, now);
+                }
+                if let Poll::Ready(heard) = self.poll_response(cx, &mut upstream, response, long) {
+                    return Poll::Ready(heard);
+                }
+                if upload.is_done() || sink_broken || client.is_http2() {
+                    self.watch(cx, client, &upstream, &mut left_at)
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await
+        }
     }
 
     #[inline]

@@ -31,12 +31,11 @@ pub fn run_bounded(
     async move {
         let over = {
             let mut exchange = pin!(run(shard, request, client, ledger, outcome));
-            let alarm = Alarm::new();
             let due = request.deadline.filter(Deadline::is_call).map(|deadline| deadline.at);
-            due.inspect(|due| alarm.arm(due.saturating_add(SLACK_NS)));
-            poll_fn(|cx| match exchange.as_mut().poll(cx) {
-                Poll::Pending if due.is_some() => alarm.poll(cx).map(|()| true),
-                polled => polled.map(|()| false),
+            let alarm = due.map(|due| Alarm::at(due.saturating_add(SLACK_NS)));
+            poll_fn(|cx| match (exchange.as_mut().poll(cx), &alarm) {
+                (Poll::Pending, Some(alarm)) => alarm.poll(cx).map(|()| true),
+                (polled, _) => polled.map(|()| false),
             })
             .await
         };

@@ -1,6 +1,7 @@
 //! Requests that are disturbed on purpose, as their route says: they wait, are answered, are reset, or get their body
 //! slowly. Off unless configured, and marked in metrics and access records.
 
+use std::num::NonZeroU64;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -70,7 +71,7 @@ pub async fn disturb(
                 outcome.started = true;
                 return Err(fault);
             }
-            Disturbance::SlowBody(rate) => outcome.slow_body = Some(rate),
+            Disturbance::SlowBody(rate) => outcome.slow_body = NonZeroU64::new(rate),
         }
     }
     Ok(())

@@ -125,18 +125,22 @@ impl Copy {
         let now = clock::now();
         let patience = self.route.timeout.unwrap_or(PATIENCE);
         let tape = self.tape.clone().map_or_else(OnceCell::new, OnceCell::from);
-        let attempt = Attempt {
+        let course = Course {
             shard: &self.shard,
             request: &request,
             route: &self.route,
+            policy: None,
             cluster: &self.cluster,
+            choice: &choice,
+            changes: self.changes.as_deref(),
+        };
+        let attempt = Attempt {
+            course: &course,
             // Nobody repeats it.
             wanted: Wanted::Fresh,
             tape: Some(&tape),
             due: clock::after(now, patience),
             patience: None,
-            changes: self.changes.as_deref(),
-            choice: &choice,
             number: 0,
             picked: Cell::new(usize::MAX),
             slow: None,

@@ -32,11 +32,12 @@ pub use leg::Leg;
 pub use response::Response;
 
 use std::borrow::Cow;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use onehop_meter::ledger::Ledger;
-use onehop_meter::names::Reason;
+use onehop_meter::names::{Denied, Reason};
 use onehop_net::clock;
 use onehop_plan::{Listener, Route};
 use onehop_wire::http1::{BodyLength, Method, RequestHead, Version};
@@ -100,21 +101,21 @@ pub struct Outcome {
     /// Attempts made.
     pub attempts: u32,
     /// Why there was no further one, where the route's policy names the failure.
-    pub retry_denied: Option<&'static str>,
+    pub retry_denied: Option<Denied>,
     /// What was done to it on purpose.
     pub injected: Option<&'static str>,
     /// Its response's body is to flow at so many bytes a second.
-    pub slow_body: Option<u64>,
+    pub slow_body: Option<NonZeroU64>,
     /// The chosen route.
     pub route: Option<Arc<Route>>,
     /// The cluster of the last attempt.
     pub cluster: Option<Arc<str>>,
     /// The endpoint of the last attempt.
-    pub endpoint: Option<String>,
+    pub endpoint: Option<Box<str>>,
     /// The response opened a tunnel.
     pub tunnels: bool,
     /// The connection of a tunnel, to be relayed by the caller.
-    pub tunnel: Option<crate::upstream::Lease>,
+    pub tunnel: Option<Box<crate::upstream::Lease>>,
 }
 
 impl Outcome {

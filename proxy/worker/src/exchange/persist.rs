@@ -93,15 +93,14 @@ impl Course<'_> {
     pub fn run(&self, client: &mut Leg<'_>, ledger: &mut Ledger, outcome: &mut Outcome) -> impl Future<Output = ()> {
         async move {
             let kept = Stops(self.tape(client));
-            let tape = kept.0.as_ref();
             // Even where the policy keeps nothing, a body is, as long as it can be refused.
             let cell = kept.0.clone().map_or_else(OnceCell::new, OnceCell::from);
             if let Some(mirror) = self.policy.and_then(|policy| policy.mirror.as_ref()) {
-                mirror::send(self, mirror, tape);
+                mirror::send(self, mirror, kept.0.as_ref());
             }
-            let mut standing = self.standing(tape, ledger.latest());
+            let mut standing = self.standing(kept.0.as_ref(), ledger.latest());
             // A body that two tries may send at the same time is read in before the first.
-            if let Some(tape) = tape
+            if let Some(tape) = &kept.0
                 && self.hedge(standing.repeatable, true).is_some()
                 && !self.request.head.expect_continue
             {
@@ -124,12 +123,12 @@ impl Course<'_> {
                         Box::pin(self.hedged(hedge, &attempt, state, client, ledger, outcome)).await
                     }
                 };
-                let judged = self.judge(&asked, tape, &mut standing, client, outcome);
+                let judged = self.judge(&asked, kept.0.as_ref(), &mut standing, client, outcome);
                 (asked, judged)
             };
             match judged {
                 Ok(wait) => {
-                    let state = (&mut standing, &cell, tape);
+                    let state = (&mut standing, &cell, kept.0.as_ref());
                     Box::pin(self.go_on(&attempt, asked, wait, state, client, ledger, outcome)).await;
                 }
                 Err(denied) => {
@@ -253,17 +252,12 @@ impl Course<'_> {
         let hedges = self.policy.is_some_and(|policy| policy.hedge.is_some());
         let patience = [one, self.route.timeout].into_iter().flatten().min();
         Attempt {
-            shard: self.shard,
-            request: self.request,
-            route: self.route,
-            cluster: self.cluster,
+            course: self,
             wanted: standing.wanted,
             // Two tries at once share nothing that is let go when one of them is answered.
             tape: (tape.get().is_some() || !hedges).then_some(tape),
             due: self.due(standing, tape.get()).min(one.map_or(Nanos::MAX, |one| clock::after(now, one))),
             patience,
-            changes: self.changes,
-            choice: self.choice,
             number: if self.policy.is_some() { number } else { 0 },
             picked: Cell::new(usize::MAX),
             slow: outcome.slow_body,
@@ -379,7 +373,7 @@ impl Course<'_> {
 
     fn denied(&self, denied: Option<Denied>, outcome: &mut Outcome) {
         let Some(denied) = denied else { return };
-        outcome.retry_denied = Some(denied.as_str());
+        outcome.retry_denied = Some(denied);
         self.meters().denied[denied as usize].add(1);
     }
 

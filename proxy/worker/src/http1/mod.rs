@@ -9,9 +9,7 @@ pub use serve::{count_fault, serve};
 
 /// The codec's limits, as the listener's policy has them.
 pub fn limits(policy: &onehop_plan::HttpPolicy) -> onehop_wire::http1::Limits {
-    onehop_wire::http1::Limits {
-        head_bytes: policy.head_bytes,
-        fields: policy.fields,
-        request_line: policy.request_line,
-    }
+    let [head_bytes, fields, request_line] =
+        [policy.head_bytes, policy.fields, policy.request_line].map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
+    onehop_wire::http1::Limits { head_bytes, fields, request_line }
 }

@@ -237,10 +237,11 @@ fn check_growing(buffered: &[u8], limits: &Limits) -> Result<(), Fault> {
     if let [0x16, 3, ..] = buffered {
         return Err(Fault::rejected(Reject::BadRequestLine));
     }
-    if buffered.len() > limits.head_bytes {
+    if buffered.len() > limits.head_bytes as usize {
         return Err(Fault::rejected(Reject::HeadTooLarge));
     }
-    if buffered.len() > limits.request_line && !buffered[..limits.request_line + 2].contains(&b'\n') {
+    let line = limits.request_line as usize;
+    if buffered.len() > line && !buffered[..line + 2].contains(&b'\n') {
         return Err(Fault::rejected(Reject::LineTooLong));
     }
     Ok(())
@@ -318,7 +319,7 @@ impl Ended<'_> {
         }
         if let Some(lease) = outcome.tunnel.take() {
             self.entry.doing.set(Doing::Tunnel);
-            self.tunnel(stream, lease, outcome, ledger).await;
+            self.tunnel(stream, *lease, outcome, ledger).await;
             keep = false;
         }
         self.book(outcome, ledger);

@@ -58,7 +58,7 @@ pub struct Channel {
     send: Option<SendStream<Bytes>>,
     chunk: Bytes,
     alarm: Alarm,
-    error: Option<h2::Error>,
+    error: Option<Box<h2::Error>>,
     unsent: bool,
 }
 
@@ -103,7 +103,7 @@ impl Channel {
     /// GOAWAY leaves out (RFC 9113 8.7).
     pub fn is_untouched(&self) -> bool {
         self.unsent
-            || self.error.as_ref().is_some_and(|error| {
+            || self.error.as_deref().is_some_and(|error| {
                 error.is_remote() && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
             })
     }
@@ -111,13 +111,13 @@ impl Channel {
     /// Whether its connection ends in order, and leaves it out.
     pub fn is_left_out(&self) -> bool {
         let goes = |error: &h2::Error| error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
-        self.unsent || self.error.as_ref().is_some_and(|error| error.is_remote() && goes(error))
+        self.unsent || self.error.as_deref().is_some_and(|error| error.is_remote() && goes(error))
     }
 
     /// Whether the peer refused it.
     pub fn is_refused(&self) -> bool {
         let refused = |error: &h2::Error| error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
-        self.error.as_ref().is_some_and(refused)
+        self.error.as_deref().is_some_and(refused)
     }
 
     /// Payload that has come and was not consumed.
@@ -166,7 +166,7 @@ impl Channel {
 
     /// Why there was no answer, and whether it may be that an idle connection just went away.
     pub fn failure(&self) -> (Fault, bool) {
-        match &self.error {
+        match self.error.as_deref() {
             None => (Fault::UpstreamClosed, true),
             // How a connection ends whose peer floods, or gets its frames' sizes wrong (`net::h2`).
             Some(error) if error.get_io().is_some_and(|error| error.kind() == std::io::ErrorKind::InvalidData) => {
@@ -181,7 +181,7 @@ impl Channel {
     }
 
     fn broken(&mut self, error: h2::Error) {
-        self.error.get_or_insert(error);
+        self.error.get_or_insert_with(|| Box::new(error));
     }
 
     /// Waits for a part of the body.

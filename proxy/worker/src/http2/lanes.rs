@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_stream_fits_a_small_block() {
         let lane = size_of_future(run);
-        // With the head of a task in front of it, it is to fit one of the allocator's blocks of 2,048 bytes.
-        assert!(lane <= 2048 - 64, "{lane} bytes for each stream");
+        // With the head of a task in front of it, it is to fit one of the allocator's blocks of 1,792 bytes.
+        assert!(lane <= 1792 - 48, "{lane} bytes for each stream");
     }
 }

@@ -35,7 +35,7 @@ pub struct Opened {
     /// The bytes that its spans point into.
     bytes: Vec<u8>,
     /// What is wrong with it, and the content type of its answer if it is a call.
-    refused: Option<(Reject, Option<&'static str>)>,
+    refused: Option<Box<(Reject, Option<&'static str>)>>,
     begun: Nanos,
 }
 
@@ -54,7 +54,7 @@ impl Opened {
         let read = message::request(&parts, ends, &key, &limits, &mut self.head, &mut self.bytes);
         self.refused = read.err().map(|reject| {
             let kind = parts.headers.get(http::header::CONTENT_TYPE).filter(|_| parts.method == http::Method::POST);
-            (reject, kind.and_then(|kind| grpc::call_of_type(kind.as_bytes())))
+            Box::new((reject, kind.and_then(|kind| grpc::call_of_type(kind.as_bytes()))))
         });
     }
 
@@ -75,7 +75,7 @@ pub async fn serve(client: &Rc<Client>, place: &Cell<Option<Box<Opened>>>) {
         let listener = client.listener();
         let mut ledger = Ledger::new(*begun);
         ledger.mark(Mark::HeadComplete, clock::now());
-        if let Some((reject, refused)) = refused.take() {
+        if let Some((reject, refused)) = refused.take().map(|refused| *refused) {
             let outcome = Outcome::rejected(Fault::rejected(reject));
             conclude(client, &listener, channel, Err(refused), outcome, &mut ledger).await;
         } else {

@@ -10,6 +10,7 @@ pub mod net;
 mod origin;
 pub mod pki;
 mod proxy;
+pub mod rules;
 mod secure;
 
 pub use client::{Client, Response};

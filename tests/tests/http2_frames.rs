@@ -3,6 +3,7 @@
 //! (5.4.1 allows that), the case says so. `http2_rules` has those that it shares with messages (8); `http2_upstreams` has the other side.
 
 use onehop_tests::frames::{Frames, GET, POST, Verdict, block, frame};
+use onehop_tests::rules::{Case, judge};
 use onehop_tests::{Client, Origin, Proxy};
 
 const PROTOCOL: u32 = 1;
@@ -18,38 +19,12 @@ fn proxy() -> (Origin, Proxy) {
     (origin, proxy)
 }
 
-type Case = (&'static str, fn(&mut Frames), Verdict);
-
 fn setting(id: u16, value: u32) -> Vec<u8> {
     frame(4, 0, 0, &[&id.to_be_bytes()[..], &value.to_be_bytes()].concat())
 }
 
 fn update(stream: u32, by: u32) -> Vec<u8> {
     frame(8, 0, stream, &by.to_be_bytes())
-}
-
-/// Each on a connection of its own, while another one is served.
-fn judge(cases: &[Case]) {
-    let (_origin, proxy) = proxy();
-    let mut beside = Client::connect(proxy.address("edge"));
-    let mut wrong = Vec::new();
-    for (name, send, wanted) in cases {
-        let mut client = Frames::connect(proxy.address("edge"));
-        send(&mut client);
-        let got = client.verdict();
-        if got != *wanted {
-            wrong.push(format!("{name}: {got:?}, not {wanted:?}"));
-        } else if let Verdict::Stream(stream, _) = got {
-            // The connection goes on.
-            client.headers(stream + 2, &GET, true);
-            let next = client.verdict();
-            if next != Verdict::Answered(stream + 2) {
-                wrong.push(format!("after {name}: {next:?}"));
-            }
-        }
-        assert_eq!(beside.get("/beside").status, 200, "beside {name}");
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

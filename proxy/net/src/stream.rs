@@ -421,7 +421,9 @@ impl Drop for Stream {
         }
         let (fd, reading, slot) = (self.fd, self.reading, self.slot.clone());
         if ending.is_none() {
-            socket::shutdown(fd, true);
+            // What is to be reset must not say that it ends in order before: a posted read completes without that too. (A
+            // write that waits does not, but the end is behind what it waits for, and goes nowhere.)
+            socket::shutdown(fd, !self.resets.get() || writing.is_some());
         }
         crate::runtime::spawn(async move {
             if let Some(session) = ending {

@@ -38,6 +38,8 @@ enum From {
     Frames,
     /// Frames of a message that may have no content.
     NoContent,
+    /// Frames of a tunnel.
+    Tunnel,
     /// A body held in memory.
     Held(Bytes),
     /// A body of gRPC-Web, translated as it passes.
@@ -77,6 +79,11 @@ impl Reader {
         let no_content = head.body == BodyLength::None && !ends && !head.tunnels;
         let from = if no_content { From::NoContent } else { From::Frames };
         Reader { from: if ends || head.tunnels { From::Nothing } else { from }, limits }
+    }
+
+    /// What an HTTP/2 stream carries that is a tunnel: DATA alone (RFC 9113 8.5).
+    pub fn tunnel(limits: Limits) -> Reader {
+        Reader { from: From::Tunnel, limits }
     }
 
     /// A body that is all here.
@@ -189,30 +196,35 @@ impl Reader {
             (From::Web(web), leg) => web.poll_next(cx, leg),
             (From::Slow(slow), leg) => slow.poll_next(cx, leg),
             (From::Kept(playback), leg) => playback.poll_next(cx, leg),
-            (From::Frames | From::NoContent, Leg::Http2(channel)) => match ready!(channel.poll_incoming(cx)) {
-                Incoming::Data { .. } if matches!(self.from, From::NoContent) => {
-                    Poll::Ready(Err(Broken::Framing(Reject::BadLength)))
-                }
-                Incoming::Data { last } => {
-                    let length = channel.buffered().len();
-                    if last {
-                        self.from = From::Nothing;
+            (From::Frames | From::NoContent | From::Tunnel, Leg::Http2(channel)) => {
+                match ready!(channel.poll_incoming(cx)) {
+                    Incoming::Data { .. } if matches!(self.from, From::NoContent) => {
+                        Poll::Ready(Err(Broken::Framing(Reject::BadLength)))
                     }
-                    Poll::Ready(Ok(Next::Data { length, last }))
+                    Incoming::Data { last } => {
+                        let length = channel.buffered().len();
+                        if last {
+                            self.from = From::Nothing;
+                        }
+                        Poll::Ready(Ok(Next::Data { length, last }))
+                    }
+                    Incoming::Trailers(_) if matches!(self.from, From::Tunnel) => {
+                        Poll::Ready(Err(Broken::Framing(Reject::ConnectWithBody)))
+                    }
+                    Incoming::Trailers(map) => {
+                        self.from = From::Nothing;
+                        let mut lines = Vec::new();
+                        let fields = map.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+                        let written = onehop_wire::http2::trailer_lines(fields, &self.limits, &mut lines);
+                        Poll::Ready(written.map(|()| Next::Trailers(lines)).map_err(Broken::Framing))
+                    }
+                    Incoming::End => {
+                        self.from = From::Nothing;
+                        Poll::Ready(Ok(Next::End))
+                    }
+                    Incoming::Broken => Poll::Ready(Err(Broken::Source)),
                 }
-                Incoming::Trailers(map) => {
-                    self.from = From::Nothing;
-                    let mut lines = Vec::new();
-                    let fields = map.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-                    let written = onehop_wire::http2::trailer_lines(fields, &self.limits, &mut lines);
-                    Poll::Ready(written.map(|()| Next::Trailers(lines)).map_err(Broken::Framing))
-                }
-                Incoming::End => {
-                    self.from = From::Nothing;
-                    Poll::Ready(Ok(Next::End))
-                }
-                Incoming::Broken => Poll::Ready(Err(Broken::Source)),
-            },
+            }
             (_, Leg::Http1(stream)) => loop {
                 if let Some(next) = self.take_http1(stream)? {
                     return Poll::Ready(Ok(next));

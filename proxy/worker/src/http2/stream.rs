@@ -138,7 +138,12 @@ fn answer(
         return;
     }
     let status = fault.status(listener.http.connect_failure_502);
-    if fault.reason == Reason::Rejected && fault.step == Step::Head && !reply::is_answered(status) {
+    let is_malformed = match fault.step {
+        Step::Head => !reply::is_answered(status),
+        // Its trailers; a body that is no base64 is for its sender to know.
+        _ => matches!(fault.reject, Some(Reject::BadFieldName | Reject::BadFieldValue | Reject::ConnectionField)),
+    };
+    if fault.reason == Reason::Rejected && is_malformed {
         // A malformed request (RFC 9113 8.1.1).
         channel.reset(Code::PROTOCOL_ERROR);
         return;

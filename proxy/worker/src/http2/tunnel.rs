@@ -4,12 +4,13 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use h2::Reason as Code;
 use onehop_net::clock;
 use onehop_net::deadline::Ends;
 use onehop_wire::http1::{BodyLength, Limits};
 
 use crate::exchange::Leg;
-use crate::exchange::body::{Body, Framing};
+use crate::exchange::body::{Body, Broken, Framing};
 use crate::exchange::flow::Flow;
 use crate::exchange::pour::Pour;
 use crate::exchange::reader::Reader;
@@ -35,6 +36,7 @@ pub async fn relay(client: &mut Leg<'_>, upstream: &mut Leg<'_>, limits: Limits,
     let mut down = direction(upstream, client, limits);
     let (mut up_open, mut down_open) = (true, true);
     let mut moved = u64::MAX;
+    // What the client and the upstream are told, if it does not end in order.
     let broken = poll_fn(|cx| {
         if up_open {
             match up.poll(cx, client, upstream) {
@@ -42,7 +44,7 @@ pub async fn relay(client: &mut Leg<'_>, upstream: &mut Leg<'_>, limits: Limits,
                     up_open = false;
                     end(upstream);
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(true),
+                Poll::Ready(Err(broken)) => return Poll::Ready(Some((code_of(broken), Code::CONNECT_ERROR))),
                 Poll::Pending => {}
             }
         }
@@ -52,13 +54,15 @@ pub async fn relay(client: &mut Leg<'_>, upstream: &mut Leg<'_>, limits: Limits,
                     down_open = false;
                     end(client);
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(true),
-                Poll::Pending if left(cx, client) || left(cx, upstream) => return Poll::Ready(true),
+                Poll::Ready(Err(broken)) => return Poll::Ready(Some((Code::CONNECT_ERROR, code_of(broken)))),
+                Poll::Pending if left(cx, client) || left(cx, upstream) => {
+                    return Poll::Ready(Some((Code::CONNECT_ERROR, Code::CONNECT_ERROR)));
+                }
                 Poll::Pending => {}
             }
         }
         if !up_open && !down_open {
-            return Poll::Ready(false);
+            return Poll::Ready(None);
         }
         let bytes = up.bytes() + down.bytes();
         if moved != bytes {
@@ -69,16 +73,16 @@ pub async fn relay(client: &mut Leg<'_>, upstream: &mut Leg<'_>, limits: Limits,
     })
     .await;
     upstream.disarm();
-    if broken {
-        reset(client);
-        reset(upstream);
+    if let Some((of_client, of_upstream)) = broken {
+        reset(client, of_client);
+        reset(upstream, of_upstream);
     }
     (up.bytes(), down.bytes())
 }
 
 fn direction(from: &Leg<'_>, to: &Leg<'_>, limits: Limits) -> Flow {
     let reader = match from {
-        Leg::Http2(_) => Reader::http2(false, limits),
+        Leg::Http2(_) => Reader::tunnel(limits),
         _ => Reader::http1(BodyLength::UntilClose, limits),
     };
     match (from, to) {
@@ -104,10 +108,15 @@ fn left(cx: &mut Context<'_>, leg: &mut Leg<'_>) -> bool {
     }
 }
 
-fn reset(leg: &mut Leg<'_>) {
+/// What the side is told from which something came that broke.
+fn code_of(broken: Broken) -> Code {
+    if matches!(broken, Broken::Framing(_)) { Code::PROTOCOL_ERROR } else { Code::CONNECT_ERROR }
+}
+
+fn reset(leg: &mut Leg<'_>, code: Code) {
     match leg {
         Leg::Http1(stream) => stream.reset_on_close(),
-        Leg::Http2(channel) => channel.reset(h2::Reason::CONNECT_ERROR),
+        Leg::Http2(channel) => channel.reset(code),
         Leg::Nobody => {}
     }
 }

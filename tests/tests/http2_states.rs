@@ -154,6 +154,20 @@ fn a_ping_is_answered_with_what_it_said() {
     }
 }
 
+/// gRPC for Go asks with each round trip of a transfer, behind a WINDOW_UPDATE: on a short way that is thousands a second.
+#[test]
+fn who_measures_its_way_is_no_flood() {
+    let origin = Origin::echo();
+    let proxy = proxy(&origin, "");
+    let mut client = Frames::connect(proxy.address("edge"));
+    for _ in 0..3000 {
+        client.send([frame(8, 0, 0, &[0, 0, 0, 1]), frame(6, 0, 0, &[7; 8])].concat());
+        assert!(client.until(6).is_some(), "it is answered");
+    }
+    client.headers(1, &GET, true);
+    assert_eq!(client.verdict(), Verdict::Answered(1));
+}
+
 /// 6.9.1: padding takes credit like content, and nobody reads it: it has to be given back all the same.
 #[test]
 fn padding_gets_its_credit_back() {

@@ -223,6 +223,7 @@ impl Io {
                         self.stream.deadline().disarm();
                     }
                     self.aligned = other.as_ref().is_ok_and(|count| *count == first.len() + second.len());
+                    self.walker.sent(*other.as_ref().unwrap_or(&0));
                     return Poll::Ready(other);
                 }
             }

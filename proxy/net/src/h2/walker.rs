@@ -89,7 +89,13 @@ pub struct Walker {
     block_at: Nanos,
     /// Every second stream that is opened makes up for a reset.
     odd: bool,
+    /// Bytes that were sent to the peer since the latest that made up for a WINDOW_UPDATE.
+    unrequited: usize,
 }
+
+/// For so many bytes that are sent to it a peer may send a WINDOW_UPDATE: what takes much gives much credit, at any rate. One
+/// with small windows sends two for each 8 KiB that it gets, of the stream and of the connection.
+const CREDITED: usize = 1024;
 
 /// How far a walk has come.
 pub(super) struct Walked {
@@ -117,6 +123,7 @@ impl Walker {
             continues: false,
             block_at: 0,
             odd: false,
+            unrequited: 0,
         }
     }
 
@@ -182,6 +189,17 @@ impl Walker {
         self.begun && self.skip == 0 && self.have == 0
     }
 
+    /// So many bytes were sent to the peer.
+    #[inline]
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.unrequited += bytes;
+        if self.unrequited >= CREDITED {
+            let level = &mut self.levels[Flood::WindowUpdates as usize];
+            *level = level.saturating_sub(u32::try_from(self.unrequited / CREDITED).unwrap_or(u32::MAX));
+            self.unrequited %= CREDITED;
+        }
+    }
+
     /// When the header block began that has not passed as a whole.
     pub(super) fn block_since(&self) -> Option<Nanos> {
         let is_open = self.continues || (self.skip > 0 && matches!(self.head[3], 1 | 5 | 9));
@@ -204,6 +222,11 @@ impl Walker {
         };
         if !sized {
             return Some(Breach::Size);
+        }
+        if matches!(kind, 0 | 1 | 8) {
+            // Who measures how long its way is asks with each round trip of a transfer, behind a frame of it (grpc-go does).
+            let pings = &mut self.levels[Flood::Pings as usize];
+            *pings = pings.saturating_sub(1);
         }
         let flood = match kind {
             0 | 1 if length == 0 && !ends_stream => Flood::EmptyFrames,
@@ -406,6 +429,47 @@ mod tests {
         let mut rapid = settled();
         let floods = (0..1010).filter(|_| rapid.walk(&head, 5).or(rapid.walk(&reset, 5)).is_some());
         assert!(floods.count() > 0);
+    }
+
+    #[test]
+    fn credit_for_what_was_sent_is_no_flood() {
+        let mut walker = settled();
+        let update = frame(8, 0, 4);
+        for _ in 0..100_000 {
+            // Both windows of 16 KiB, half of which are given back each time.
+            walker.sent(8192 + 9);
+            assert_eq!(walker.walk(&[&update[..], &update[..]].concat(), 5), None);
+        }
+        // Small writes add up, and answers to PING are no transfer.
+        let mut walker = settled();
+        let floods = |walker: &mut Walker, count: usize, bytes: usize| {
+            let flooded = |_: &usize| {
+                walker.sent(bytes);
+                walker.walk(&update, 5).is_some()
+            };
+            (0..count).filter(flooded).count()
+        };
+        assert_eq!(floods(&mut walker, 200_000, 1024), 0);
+        assert!(floods(&mut walker, 60_000, 17) > 0);
+    }
+
+    #[test]
+    fn pings_behind_frames_of_a_transfer_are_no_flood() {
+        let ping = frame(6, 0, 8);
+        for beside in [frame(0, 0, 5), frame(1, 5, 3), frame(8, 0, 4)] {
+            let mut walker = settled();
+            for _ in 0..20_000 {
+                assert_eq!(walker.walk(&[&beside[..], &ping[..]].concat(), 5), None);
+            }
+        }
+        // More than one behind each is too much, and so are WINDOW_UPDATEs without end.
+        let mut walker = settled();
+        let (data, update) = (frame(0, 0, 5), frame(8, 0, 4));
+        let greedy = (0..1100).filter_map(|_| walker.walk(&[&data[..], &ping[..], &ping[..]].concat(), 5));
+        assert_eq!(greedy.last(), Some(Breach::Flood(Flood::Pings)));
+        let mut walker = settled();
+        let greedy = (0..50_001).filter_map(|_| walker.walk(&[&update[..], &ping[..]].concat(), 5));
+        assert_eq!(greedy.last(), Some(Breach::Flood(Flood::WindowUpdates)));
     }
 
     #[test]

@@ -79,6 +79,7 @@ pub struct Walker {
     skip: usize,
     /// Bytes of the connection preface still to pass.
     preface: usize,
+    from_client: bool,
     levels: [u32; FLOODS],
     drained_at: [u64; FLOODS],
     /// A frame's head has passed.
@@ -92,6 +93,12 @@ pub struct Walker {
     /// Bytes that were sent to the peer since the latest that made up for a WINDOW_UPDATE.
     unrequited: usize,
 }
+
+/// RST_STREAM of an upstream, which answers what was asked: one that reads no body resets each request behind its answer, and
+/// one that has too much to do resets all. Only those that fit no stream are too many.
+const OF_UPSTREAMS: (u32, u64) = (5000, 1_000_000);
+/// CONTINUATION frames that each head may have at any rate: 64 KiB of fields come in as many. `h2` bounds those of one block.
+const MAX_LARGE: u32 = 4;
 
 /// For so many bytes that are sent to it a peer may send a WINDOW_UPDATE: what takes much gives much credit, at any rate. One
 /// with small windows sends two for each 8 KiB that it gets, of the stream and of the connection.
@@ -117,6 +124,7 @@ impl Walker {
             have: 0,
             skip: 0,
             preface: if from_client { PREFACE } else { 0 },
+            from_client,
             levels: [0; FLOODS],
             drained_at: [0; FLOODS],
             begun: false,
@@ -206,6 +214,26 @@ impl Walker {
         is_open.then_some(self.block_at)
     }
 
+    /// Frames that do some work make up for what may come with each of them.
+    fn make_up(&mut self, kind: u8) {
+        let mut give_back = |flood: Flood, frames: u32| {
+            let level = &mut self.levels[flood as usize];
+            *level = level.saturating_sub(frames);
+        };
+        if matches!(kind, 0 | 1 | 8) {
+            // Who measures how long its way is asks with each round trip of a transfer, behind a frame of it (grpc-go does).
+            give_back(Flood::Pings, 1);
+        }
+        if kind == 1 {
+            // What a client says of each request's priority, in either way; and a head of several frames.
+            give_back(Flood::Priorities, 1);
+            give_back(Flood::Unknown, 1);
+            give_back(Flood::Continuations, MAX_LARGE);
+            self.odd = !self.odd;
+            give_back(Flood::Resets, u32::from(self.odd || !self.from_client));
+        }
+    }
+
     fn count(&mut self, now: Nanos) -> Option<Breach> {
         let (kind, flags, length) = (self.head[3], self.head[4], self.skip);
         let ends_stream = flags & 1 == 1;
@@ -223,20 +251,10 @@ impl Walker {
         if !sized {
             return Some(Breach::Size);
         }
-        if matches!(kind, 0 | 1 | 8) {
-            // Who measures how long its way is asks with each round trip of a transfer, behind a frame of it (grpc-go does).
-            let pings = &mut self.levels[Flood::Pings as usize];
-            *pings = pings.saturating_sub(1);
-        }
+        self.make_up(kind);
         let flood = match kind {
             0 | 1 if length == 0 && !ends_stream => Flood::EmptyFrames,
-            1 => {
-                self.odd = !self.odd;
-                let resets = &mut self.levels[Flood::Resets as usize];
-                *resets = resets.saturating_sub(u32::from(self.odd));
-                return None;
-            }
-            0 => return None,
+            0 | 1 => return None,
             2 => Flood::Priorities,
             3 => Flood::Resets,
             4 | 6 if flags & 1 == 1 => return None,
@@ -249,7 +267,10 @@ impl Walker {
             _ => Flood::Unknown,
         };
         let index = flood as usize;
-        let (burst, each_ns) = flood.budget();
+        let (burst, each_ns) = match flood {
+            Flood::Resets if !self.from_client => OF_UPSTREAMS,
+            flood => flood.budget(),
+        };
         let drained = (now.saturating_sub(self.drained_at[index])) / each_ns;
         if drained > 0 {
             self.levels[index] = self.levels[index].saturating_sub(u32::try_from(drained).unwrap_or(u32::MAX));
@@ -271,7 +292,8 @@ mod tests {
     }
 
     fn settled() -> Walker {
-        let mut walker = Walker::new(false);
+        // A client, whose preface has passed.
+        let mut walker = Walker { from_client: true, ..Walker::new(false) };
         assert_eq!(walker.walk(&frame(4, 0, 0), 5), None);
         walker
     }
@@ -451,6 +473,29 @@ mod tests {
         };
         assert_eq!(floods(&mut walker, 200_000, 1024), 0);
         assert!(floods(&mut walker, 60_000, 17) > 0);
+    }
+
+    #[test]
+    fn requests_of_every_kind_are_no_flood() {
+        // Large heads, and what some clients say of priorities beside each.
+        let parts = [frame(1, 1, 3), frame(9, 0, 9), frame(9, 0, 9), frame(9, 0, 9), frame(9, 4, 9)];
+        let request = [&parts.concat()[..], &frame(2, 0, 5), &frame(16, 0, 5)].concat();
+        let mut walker = settled();
+        for _ in 0..20_000 {
+            assert_eq!(walker.walk(&request, 5), None);
+        }
+    }
+
+    #[test]
+    fn an_upstream_may_reset_what_it_answers() {
+        let mut upstream = Walker::new(false);
+        assert_eq!(upstream.walk(&frame(4, 0, 0), 5), None);
+        let answer = [frame(1, 5, 3), frame(3, 0, 4)].concat();
+        for _ in 0..20_000 {
+            assert_eq!(upstream.walk(&answer, 5), None);
+        }
+        let resets = (0..5001).filter_map(|_| upstream.walk(&frame(3, 0, 4), 5));
+        assert_eq!(resets.last(), Some(Breach::Flood(Flood::Resets)));
     }
 
     #[test]

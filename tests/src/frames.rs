@@ -102,14 +102,14 @@ impl Frames {
     /// Connects and sends nothing.
     pub fn bare(address: SocketAddr) -> Frames {
         let stream = TcpStream::connect(address).expect("connects");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket option");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket option");
         stream.set_nodelay(true).expect("a socket option");
         Frames { stream }
     }
 
     /// What was accepted from a peer, whose bytes are read from their first on.
     pub fn accepted(stream: TcpStream) -> Frames {
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket option");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket option");
         stream.set_nodelay(true).expect("a socket option");
         Frames { stream }
     }

@@ -358,7 +358,12 @@ impl Attempt<'_> {
                         }
                         Poll::Ready(Ok(())) | Poll::Pending => {}
                     }
-                    self.pace_upload(client, upload, &upstream, due);
+                    if sink_broken {
+                        // The client owes nothing more. The upstream's deadline stays as it is, since it may be what has fired.
+                        client.disarm();
+                    } else {
+                        self.pace_upload(client, upload, &upstream, due);
+                    }
                 }
                 if !marked {
                     marked = true;

@@ -197,6 +197,7 @@ impl ClusterState {
             }
         }
         for endpoint in self.run_time_endpoints() {
+            endpoint.muxes.sweep(now, bounds.idle_ns, bounds.age_ns);
             let evicted = endpoint.pool.borrow_mut().sweep(now, &bounds);
             self.closed(&endpoint, evicted as u32);
         }

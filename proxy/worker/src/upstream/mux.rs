@@ -54,6 +54,7 @@ pub struct Mux {
     sender: RefCell<SendRequest<Bytes>>,
     active: Cell<u32>,
     max_streams: u32,
+    max_requests: u64,
     requests: Cell<u64>,
     born: Nanos,
     idle_since: Cell<Nanos>,
@@ -169,8 +170,13 @@ impl Muxes {
         let mux = list.iter().find(|mux| mux.has_room())?.clone();
         drop(list);
         mux.active.set(mux.active.get() + 1);
-        let reused = mux.requests.get() > 0;
-        mux.requests.set(mux.requests.get() + 1);
+        let before = mux.requests.get();
+        let reused = before > 0;
+        mux.requests.set(before + 1);
+        if before + 1 >= mux.max_requests {
+            // It ends with its last stream.
+            mux.closed.set(true);
+        }
         let channel = Channel::client(mux.sender.borrow().clone());
         Some((Ride { mux, endpoint: endpoint.clone() }, channel, reused))
     }
@@ -313,6 +319,7 @@ pub(super) async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>,
         sender: RefCell::new(sender),
         active: Cell::new(0),
         max_streams: http2.max_streams,
+        max_requests: cluster.bounds().max_requests,
         requests: Cell::new(0),
         born: now,
         idle_since: Cell::new(now),

@@ -19,11 +19,12 @@ pub fn binary() -> &'static Path {
     BINARY.get_or_init(|| build("onehop"))
 }
 
-/// Builds a package of the workspace and returns its binary of the same name. As part of the whole workspace, as
-/// `cargo test --workspace` builds: alone it would take other features of what it depends on, and build all that anew.
+/// Builds a package of the workspace and returns its binary of the same name. As `cargo test --workspace` builds: the whole
+/// workspace, with a test among the targets so that what only tests need is taken into account. Otherwise some of what it
+/// depends on would have fewer features, and `plan` and all above it would be built a second time.
 pub fn build(package: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let args = ["build", "--quiet", "--workspace", "--bin", package];
+    let args = ["build", "--quiet", "--workspace", "--bin", package, "--test", "memory"];
     let status = Command::new(env!("CARGO")).current_dir(root).args(args).status();
     assert!(status.expect("cargo runs").success(), "{package} does not build");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);

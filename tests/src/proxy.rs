@@ -160,6 +160,13 @@ impl Proxy {
         self.child.id()
     }
 
+    /// A figure of its memory by the kernel's name (`VmRSS`, `VmHWM`), in KiB.
+    pub fn memory_kib(&self, name: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = text.lines().find(|line| line.starts_with(name)).expect("a figure");
+        line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number")
+    }
+
     /// Descriptors that it has open.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)

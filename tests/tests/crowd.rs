@@ -1,23 +1,13 @@
 //! Ten thousand clients on one worker, over a fifth as many upstream connections.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use onehop_tests::net::Running;
 use onehop_tests::{Client, Proxy, build, eventually};
 
 const CLIENTS: usize = 10_000;
 const UPSTREAM: f64 = 2_000.0;
-
-/// The project's own origin, ended when it is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn origin(arguments: &[&str]) -> (Running, String) {
     let mut command = Command::new(build("onehop-load"));

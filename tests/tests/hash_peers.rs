@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use onehop_tests::net::Running;
 use onehop_tests::{Client, Origin, Proxy, eventually, folder};
 
 fn envoy() -> Option<PathBuf> {
@@ -13,16 +14,6 @@ fn envoy() -> Option<PathBuf> {
     let output = Command::new("python3").args(["-c", script]).output().ok()?;
     let packaged = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     packaged.is_file().then_some(packaged)
-}
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn start_envoy(program: &PathBuf, policy: &str, listen: SocketAddr, endpoints: &[SocketAddr]) -> Running {

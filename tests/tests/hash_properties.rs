@@ -6,22 +6,13 @@
 //! points cover moves, about a tenth.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use onehop_tests::net::Running;
 use onehop_tests::{Client, Origin, Proxy, eventually, folder};
 
 const ENDPOINTS: usize = 10;
 const VALUES: usize = 1000;
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// The endpoint that each value is sent to.
 fn picks(address: SocketAddr) -> Vec<usize> {

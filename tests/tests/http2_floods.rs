@@ -67,12 +67,6 @@ fn empty_frames_and_continuations_without_end() {
     flooded("flood-of-frames", "CONTINUATION", [frame(1, 0, 1, &block(&GET)), more].concat());
 }
 
-fn memory_kib(proxy: &Proxy, name: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).expect("it runs");
-    let line = text.lines().find(|line| line.starts_with(name)).expect("a figure");
-    line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number")
-}
-
 #[test]
 fn a_bomb_of_header_fields_costs_little_memory() {
     let origin = Origin::echo();
@@ -84,10 +78,10 @@ fn a_bomb_of_header_fields_costs_little_memory() {
     bomb.extend([1, b'a', 127, 0x81, 0x1e]);
     bomb.extend(vec![b'x'; 4000]);
     bomb.extend(vec![0xbe; 8000]);
-    let before = memory_kib(&proxy, "VmHWM");
+    let before = proxy.memory_kib("VmHWM");
     client.send(frame(1, 5, 1, &bomb));
     let verdict = client.verdict();
-    let grown = memory_kib(&proxy, "VmHWM") - before;
+    let grown = proxy.memory_kib("VmHWM") - before;
     // 32 MB of fields: answered with 431, or the connection is given up.
     assert!(matches!(verdict, Verdict::Answered(1) | Verdict::Stream(1, _) | Verdict::Connection(_)), "{verdict:?}");
     // Of those, less than the list's limit of 64 KiB is ever made.

@@ -21,12 +21,6 @@ fn one_worker(config: &str) -> Proxy {
     Proxy::start_with(config, &["--workers", "1"], None)
 }
 
-fn memory_kib(proxy: &Proxy, name: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).expect("it runs");
-    let line = text.lines().find(|line| line.starts_with(name)).expect("a figure");
-    line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number")
-}
-
 /// Asks for the small body, with a window for it, and reads it; the error code if the first stream was reset meanwhile.
 fn neighbour(client: &mut Frames, stream: u32) -> Option<u32> {
     let small = [(":method", "GET"), (":scheme", "http"), (":authority", "test"), (":path", "/small")];
@@ -145,7 +139,7 @@ fn is_bounded(proxy: &Proxy, before: u64, sent: &AtomicUsize) {
     let sent = sent.load(Ordering::SeqCst);
     assert!(sent < HELD_BYTES, "{sent} bytes went nowhere");
     assert!(sent > 64 * 1024, "a part of it is taken before anyone stalls: {sent} bytes");
-    let grown = memory_kib(proxy, "VmHWM") - before;
+    let grown = proxy.memory_kib("VmHWM") - before;
     assert!(grown < 16 * 1024, "{grown} KiB");
 }
 
@@ -153,7 +147,7 @@ fn from_http1(deaf: SocketAddr, protocol: &str) {
     let live = Origin::echo();
     let proxy = proxy_to(deaf, protocol, &live);
     assert_eq!(proxy.connect("edge").get("/live").status, 200);
-    let before = memory_kib(&proxy, "VmRSS");
+    let before = proxy.memory_kib("VmRSS");
     let mut client = proxy.connect("edge");
     let sent = Arc::new(AtomicUsize::new(0));
     let (mut stream, count) = (client.stream().try_clone().expect("a descriptor"), sent.clone());
@@ -180,7 +174,7 @@ fn from_http2(deaf: SocketAddr, protocol: &str) {
     run(async {
         let sender = connect(proxy.address("edge")).await;
         assert_eq!(ask(&sender, get("/live"), Vec::new()).await.expect("answers").head.status, 200);
-        let before = memory_kib(&proxy, "VmRSS");
+        let before = proxy.memory_kib("VmRSS");
         let sent = Arc::new(AtomicUsize::new(0));
         let (answer, mut send) =
             sender.clone().ready().await.expect("ready").send_request(post("/"), false).expect("sends");

@@ -301,13 +301,6 @@ fn what_is_left_is_told_as_the_rule_says() {
     });
 }
 
-/// Resident memory, in KiB.
-fn resident(proxy: &Proxy) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 #[test]
 fn a_hundred_thousand_keys_take_no_more_memory_than_their_bound() {
     let route = "[[route]]\nrespond = { status = 204 }\nrate_limits = [{ requests = 1, per = \"1h\", by = { header = \"x-key\" }, keys = 10_000 }]\n";
@@ -321,12 +314,12 @@ fn a_hundred_thousand_keys_take_no_more_memory_than_their_bound() {
     };
     // Whatever a first connection takes is there before it is looked at.
     (0..100).for_each(|round| assert_eq!(ask(round * 10..round * 10 + 10), 10));
-    let before = resident(&proxy);
+    let before = proxy.memory_kib("VmRSS");
     for round in 10..1000 {
         assert_eq!(ask(round * 100..round * 100 + 100), 100, "nobody shares a new key's allowance");
     }
     // Room for twice ten thousand keys of sixteen bytes, and what else a busy process takes.
-    let grown = resident(&proxy).saturating_sub(before);
+    let grown = proxy.memory_kib("VmRSS").saturating_sub(before);
     assert!(grown < 4096, "{grown} KiB");
     // Those that came last are remembered, but for buckets that overflowed; the first ones are long forgotten.
     let passed: usize = (0..20).map(|round| ask(99_000 + round * 50..99_050 + round * 50)).sum();

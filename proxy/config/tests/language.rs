@@ -135,6 +135,42 @@ fn each_contradiction_is_placed_and_explained() {
 }
 
 #[test]
+fn what_nobody_reaches_is_placed_and_explained() {
+    let with = |more: &str| format!("{GOOD}{more}");
+    let cases = [
+        (
+            with(
+                "[[route]]\nname = \"old\"\npath = { regex = \"/api/v[0-9]+\" }\ncluster = \"web\"\n[[route]]\npath = { prefix = \"/api\" }\ncluster = \"web\"\n",
+            ),
+            "x.toml:12:1: route \"old\" is never used on listener \"edge\": \"route-3\" takes all of its requests",
+            "the other stands at x.toml:16:1",
+        ),
+        (
+            with("[[route]]\npath = { exact = \"/a//b\" }\ncluster = \"web\"\n"),
+            "x.toml:13:8: route \"route-2\" is never used on listener \"edge\": no path is \"/a//b\" once it is in normal form",
+            "\"/a/b\"",
+        ),
+        (
+            with("[[route]]\nlisteners = [\"edge\"]\nsni = [\"a.example\"]\ncluster = \"web\"\n"),
+            "x.toml:14:7: route \"route-2\" is never used on listener \"edge\": it has no TLS",
+            "",
+        ),
+        (
+            with(
+                "balance = \"maglev\"\nhash_on = { cookie = \"a\" }\n[[listener]]\nname = \"t\"\naddress = \"127.0.0.1:1\"\nlayer = \"tcp\"\ncluster = \"web\"\n",
+            ),
+            "x.toml:18:11: cluster \"web\" chooses by a value that TCP connections do not have",
+            "hash_on = { source = true }",
+        ),
+    ];
+    for (text, message, hint) in cases {
+        let errors = errors(&text);
+        assert!(errors.contains(message), "{text}\ngave\n{errors}");
+        assert!(errors.contains(hint), "{text}\ngave\n{errors}");
+    }
+}
+
+#[test]
 fn what_is_said_of_failures_is_checked() {
     let cases = [
         ("retry = { on = [\"gateway-errors\"] }", "on cannot be \"gateway-errors\"", "did you mean \"gateway-error\"?"),

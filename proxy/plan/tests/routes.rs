@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use onehop_meter::Registry;
-use onehop_plan::compile;
+
 use onehop_plan::model::{self, FieldMatch, Model, PathMatch, Route, ValueMatch};
 use onehop_plan::route::{Conditions, Facts, Parts, Pattern, Scratch, Verdict, explain};
+use onehop_plan::{Place, Problem, compile};
 
 fn model(routes: Vec<Route>) -> Model {
     let cluster = model::Cluster {
@@ -140,12 +141,14 @@ fn route(random: &mut Random) -> Route {
 fn the_table_follows_the_precedence_whatever_the_routes() {
     let mut random = Random(42);
     let mut scratch = Scratch::default();
-    let mut found = 0;
+    let (mut found, mut warned) = (0, 0);
     for round in 0..300 {
         let count = 1 + random.below(25);
         let model = model((0..count).map(|_| route(&mut random)).collect());
         let snapshot = compile(&model, &Registry::new(1), None).expect("compiles");
         let parts = parts(&model.routes);
+        let never: Vec<usize> = snapshot.warnings.iter().map(of_route).collect();
+        warned += never.len();
         for _ in 0..60 {
             let ask = Ask {
                 host: random.pick(&["a.example", "x.b.example:80", "y.b.example.", "example", "Q.EXAMPLE"]),
@@ -160,6 +163,7 @@ fn the_table_follows_the_precedence_whatever_the_routes() {
                 let table = snapshot.tables[0].find(facts, &mut scratch).map(|route| route.name.to_string());
                 let verdicts = explain(&model.routes, &parts, |_| true, facts);
                 let plain = verdicts.iter().position(|verdict| *verdict == Verdict::Wins);
+                assert!(plain.is_none_or(|at| !never.contains(&at)), "{plain:?} is used\n{:#?}", model.routes);
                 let plain = plain.map(|at| model.routes[at].name.clone());
                 assert_eq!(
                     table, plain,
@@ -170,13 +174,19 @@ fn the_table_follows_the_precedence_whatever_the_routes() {
             });
         }
     }
-    assert!(found > 3000, "{found}");
+    assert!(found > 3000 && warned > 30, "{found} found, {warned} unreachable");
+}
+
+/// The route that a warning is about.
+fn of_route(warning: &Problem) -> usize {
+    match warning.place {
+        Place::Route(at, _) => at,
+        _ => panic!("{warning:?}"),
+    }
 }
 
 #[test]
 fn the_gateway_api_s_rules_hold_one_by_one() {
-    let prefix = |path: &str| Route { path: PathMatch::Prefix(path.to_owned()), ..Route::default() };
-    let exact = |path: &str| Route { path: PathMatch::Exact(path.to_owned()), ..Route::default() };
     let header = |name: &str| FieldMatch { name: name.to_owned(), value: ValueMatch::Present };
     let takes = |routes: Vec<Route>, path: &str| {
         let model = model(routes);
@@ -235,7 +245,6 @@ fn the_gateway_api_s_rules_hold_one_by_one() {
     assert_eq!(takes(vec![on("*.h", prefix("/a")), on("H", prefix("/"))], "/a"), Some(1));
     assert_eq!(takes(vec![prefix("/a"), Route { headers: vec![header("X-ONE")], ..prefix("/a") }], "/a"), Some(1));
     // An expression is the implementation's to rank: after prefixes, but before the one of all paths.
-    let regex = |path: &str| Route { path: PathMatch::Regex(path.to_owned()), ..Route::default() };
     assert_eq!(takes(vec![prefix("/"), regex("/a/.*"), prefix("/a/b")], "/a/b/c"), Some(2));
     assert_eq!(takes(vec![prefix("/"), regex("/a/.*"), prefix("/a/b")], "/a/c"), Some(1));
     // Ties: the first in the list. PathPrefix: on path elements, a trailing slash does not matter.
@@ -245,16 +254,137 @@ fn the_gateway_api_s_rules_hold_one_by_one() {
     assert_eq!(takes(vec![prefix("/abc")], "/abc/"), Some(0));
 }
 
+/// Who is warned of in a listener with these routes, and by whom each is hidden.
+fn hidden(routes: Vec<Route>) -> Vec<(usize, Option<usize>)> {
+    let snapshot = compile(&model(routes), &Registry::new(1), None).expect("compiles");
+    let other = |warning: &Problem| {
+        warning.other.map(|place| match place {
+            Place::Route(at, _) => at,
+            _ => panic!("{warning:?}"),
+        })
+    };
+    snapshot.warnings.iter().map(|warning| (of_route(warning), other(warning))).collect()
+}
+
+fn prefix(path: &str) -> Route {
+    Route { path: PathMatch::Prefix(path.to_owned()), ..Route::default() }
+}
+
+fn exact(path: &str) -> Route {
+    Route { path: PathMatch::Exact(path.to_owned()), ..Route::default() }
+}
+
+fn template(path: &str) -> Route {
+    Route { path: PathMatch::Template(path.to_owned()), ..Route::default() }
+}
+
+fn regex(path: &str) -> Route {
+    Route { path: PathMatch::Regex(path.to_owned()), ..Route::default() }
+}
+
+fn of_methods(methods: &[&str], route: Route) -> Route {
+    Route { methods: methods.iter().map(|method| (*method).to_owned()).collect(), ..route }
+}
+
+fn at_hosts(hosts: &[&str], route: Route) -> Route {
+    Route { hosts: hosts.iter().map(|host| (*host).to_owned()).collect(), ..route }
+}
+
 #[test]
 fn unreachable_routes_are_warned_of_with_both_places() {
-    let a = Route { methods: vec!["GET".to_owned(), "POST".to_owned()], ..Route::default() };
-    let b = Route { methods: vec!["GET".to_owned()], ..Route::default() };
-    let snapshot = compile(&model(vec![a, b]), &Registry::new(1), None).expect("compiles");
-    let [warning] = snapshot.warnings.as_slice() else { panic!("{:?}", snapshot.warnings) };
-    assert_eq!(
-        (warning.place, warning.other),
-        (onehop_plan::Place::Route(1, ""), Some(onehop_plan::Place::Route(0, "")))
-    );
+    let get = |route| of_methods(&["GET"], route);
+    // The same path: whoever takes more and stands first.
+    assert_eq!(hidden(vec![of_methods(&["GET", "POST"], prefix("/")), get(prefix("/"))]), [(1, Some(0))]);
+    assert_eq!(hidden(vec![prefix("/a"), template("/a/{*rest}")]), [(1, Some(0))]);
+    assert_eq!(hidden(vec![get(prefix("/a")), prefix("/a")]), []);
+    // A prefix and a template come before an expression wherever they stand, and an exact path before them.
+    assert_eq!(hidden(vec![regex("/a/[0-9]+"), prefix("/a")]), [(0, Some(1))]);
+    assert_eq!(hidden(vec![get(regex("/a/[0-9]+")), prefix("/a")]), [(0, Some(1))]);
+    assert_eq!(hidden(vec![regex("/a/[0-9]+"), get(prefix("/a"))]), []);
+    assert_eq!(hidden(vec![regex("/a[0-9]*/b"), prefix("/a")]), []);
+    assert_eq!(hidden(vec![regex("/[a-z]+/b"), template("/{x}/b")]), [(0, Some(1))]);
+    assert_eq!(hidden(vec![regex("/a/b"), exact("/a/b")]), [(0, Some(1))]);
+    assert_eq!(hidden(vec![template("/a/b"), exact("/a/b")]), [(0, Some(1))]);
+    assert_eq!(hidden(vec![template("/a/b"), template("/a/b"), exact("/a/b")]), [(0, Some(2)), (1, Some(0))]);
+    // Of expressions the first.
+    assert_eq!(hidden(vec![regex("/a/.*"), regex("/a/b/[0-9]+")]), [(1, Some(0))]);
+    assert_eq!(hidden(vec![regex("/a/b/[0-9]+"), regex("/a/.*")]), []);
+    assert_eq!(hidden(vec![regex("/a/.*"), get(regex("/a/b/[0-9]+"))]), [], "a method comes first");
+    assert_eq!(hidden(vec![regex("/x+"), regex("/x+")]), [(1, Some(0))]);
+    // One that takes every path leaves nothing to the prefix of everything, which is looked at last.
+    assert_eq!(hidden(vec![prefix("/"), regex(".*")]), [(0, Some(1))]);
+    assert_eq!(hidden(vec![prefix("/"), prefix("/"), regex(".*")]), [(0, Some(2)), (1, Some(0))]);
+    assert_eq!(hidden(vec![prefix("/"), regex("/.+")]), []);
+    assert_eq!(hidden(vec![prefix("/a"), regex(".*")]), []);
+}
+
+#[test]
+fn a_route_is_unreachable_only_if_it_is_so_at_all_of_its_hosts() {
+    let a = || at_hosts(&["a.example"], prefix("/"));
+    assert_eq!(hidden(vec![a(), at_hosts(&["a.example", "b.example"], prefix("/"))]), []);
+    assert_eq!(hidden(vec![a(), at_hosts(&["A.example."], prefix("/"))]), [(1, Some(0))]);
+    let both = vec![a(), at_hosts(&["b.example"], prefix("/")), at_hosts(&["a.example", "b.example"], prefix("/"))];
+    let snapshot = compile(&model(both.clone()), &Registry::new(1), None).expect("compiles");
+    assert!(snapshot.warnings[0].message.contains("and others take all of its requests"), "{:?}", snapshot.warnings);
+    assert_eq!(hidden(both).len(), 1);
+    // A host that is written twice is one, and hides nothing from itself.
+    assert_eq!(hidden(vec![at_hosts(&["a.example", "a.example"], prefix("/"))]), []);
+    // A more specific host leaves the others theirs, and takes none of their requests.
+    assert_eq!(hidden(vec![at_hosts(&["*.example"], prefix("/")), a(), prefix("/")]), []);
+}
+
+#[test]
+fn a_stricter_condition_is_seen_to_be_one() {
+    let of =
+        |value: ValueMatch| Route { headers: vec![FieldMatch { name: "x".to_owned(), value }], ..Route::default() };
+    let text = |text: &str| text.to_owned();
+    let cases = [
+        (ValueMatch::Present, ValueMatch::Exact(text("v2")), true),
+        (ValueMatch::Prefix(text("v")), ValueMatch::Exact(text("v2")), true),
+        (ValueMatch::Prefix(text("v")), ValueMatch::Prefix(text("v2")), true),
+        (ValueMatch::Regex(text("v[0-9]")), ValueMatch::Exact(text("v2")), true),
+        (ValueMatch::Prefix(text("v2")), ValueMatch::Prefix(text("v")), false),
+        (ValueMatch::Regex(text("v[0-9]")), ValueMatch::Exact(text("v22")), false),
+        (ValueMatch::Present, ValueMatch::Absent, false),
+        (ValueMatch::Absent, ValueMatch::Exact(text("v2")), false),
+    ];
+    for (wide, narrow, is_hidden) in cases {
+        let found = hidden(vec![of(wide.clone()), of(narrow.clone())]);
+        assert_eq!(found, if is_hidden { vec![(1, Some(0))] } else { vec![] }, "{wide:?} {narrow:?}");
+    }
+    let named = |name: &str| Route { sni: vec![name.to_owned()], ..Route::default() };
+    assert_eq!(hidden(vec![named("*.example"), named("a.Example")]), [(1, Some(0))]);
+    assert_eq!(hidden(vec![named("a.example"), named("*.example")]), []);
+}
+
+#[test]
+fn a_path_that_no_request_can_have_is_warned_of() {
+    for route in [
+        regex("api/.*"),
+        exact("/a//b"),
+        exact("/a/./b"),
+        prefix("/%61"),
+        prefix("/a%2fb"),
+        template("/a/../{x}"),
+        exact("/a%zz"),
+    ] {
+        assert_eq!(hidden(vec![route.clone()]), [(0, None)], "{:?}", route.path);
+    }
+    for route in [regex("/?.*"), regex(r"\*"), exact("/caf%C3%A9"), prefix("/a/"), prefix("/.well-known")] {
+        let Ok(snapshot) = compile(&model(vec![route.clone()]), &Registry::new(1), None) else { continue };
+        assert!(snapshot.warnings.is_empty(), "{:?}: {:?}", route.path, snapshot.warnings);
+    }
+}
+
+/// What the search for unreachable routes costs is bounded: 10,000 routes of one host, 1,000 of them expressions that could
+/// hide each other, compile about as fast as those that cannot.
+#[test]
+fn many_routes_that_could_hide_each_other_are_compiled_all_the_same() {
+    let mut routes: Vec<Route> = (0..1000).map(|at| regex(&format!("/[a-z]+/{at}/.*"))).collect();
+    routes.extend((0..9000).map(|at| template(&format!("/{{tenant}}/p{at}/{{*rest}}"))));
+    routes.push(prefix("/"));
+    let snapshot = compile(&model(routes), &Registry::new(1), None).expect("compiles");
+    assert_eq!(snapshot.warnings, []);
 }
 
 #[test]

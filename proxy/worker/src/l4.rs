@@ -10,6 +10,7 @@ use onehop_meter::record::AccessRecord;
 use onehop_net::deadline::Ends;
 use onehop_net::relay::End;
 use onehop_net::{Peer, Size, Stream, clock};
+use onehop_plan::model::HashOn;
 use onehop_plan::{Listener, ProxyProtocol};
 use onehop_wire::client_hello;
 use onehop_wire::proxy_protocol::{self, Addresses};
@@ -72,6 +73,18 @@ impl Record {
     }
 }
 
+/// Of what a choice can be made by, a TCP connection has the client's address, and over TLS its identity.
+fn hash(origin: &Origin, on: &HashOn) -> Option<u64> {
+    match on {
+        HashOn::Source => Some(crate::exchange::routing::hash_ip(origin.peer.ip())),
+        HashOn::Identity => {
+            let peer = origin.secure.as_deref()?.peer.as_ref()?;
+            peer.id.as_ref().map(|id| onehop_plan::balance::hash_of(id.as_str().as_bytes()))
+        }
+        HashOn::Header(_) | HashOn::Cookie(_) | HashOn::Query(_) | HashOn::Path => None,
+    }
+}
+
 async fn run(
     shard: &Rc<Shard>,
     stream: &mut Stream,
@@ -102,9 +115,7 @@ async fn run(
         return;
     }
     ledger.enter(State::UpstreamWait, clock::now());
-    // Of what a choice can be made by, a TCP connection has the client's address alone.
-    let by_source = matches!(config.policy.hash_on, Some(onehop_plan::model::HashOn::Source));
-    let hash = by_source.then(|| crate::exchange::routing::hash_ip(origin.peer.ip()));
+    let hash = config.policy.hash_on.as_ref().and_then(|on| hash(origin, on));
     let mut avoid = Vec::new();
     let mut attempt = 0;
     let connected = loop {

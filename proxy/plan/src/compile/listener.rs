@@ -1,5 +1,6 @@
 //! Listeners: their checks and their compiled form.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -11,8 +12,8 @@ use super::problem::{Place, Problems};
 use super::route::{Checked, Names, check_targets, split};
 use super::{References, unique};
 use crate::authz::{Policy, Rule};
-use crate::model::{self, Layer, Model};
-use crate::route::{HostTable, Shadowed};
+use crate::model::{self, HashOn, Layer, Model, PathMatch};
+use crate::route::{HostTable, PathBuffers, Shadowed};
 use crate::snapshot::{HttpPolicy, Listener, Snapshot, Split, TcpPolicy};
 use crate::tls::ServerTls;
 
@@ -107,23 +108,15 @@ pub(super) fn listeners(
             .map(|(at, route)| (at, route, &checked.parts[at], routes[at].clone()));
         let (hosts, shadowed) = HostTable::build(served);
         let hosts = Arc::new(hosts);
-        for Shadowed { route, by } in shadowed {
-            warnings.between(
-                Place::Route(route, ""),
-                Place::Route(by, ""),
-                format!(
-                    "route \"{}\" is never used on listener \"{}\": \"{}\" takes all of its requests",
-                    model.routes[route].name, wanted.name, model.routes[by].name
-                ),
-            );
-        }
+        unreachable(model, wanted, &shadowed, warnings);
+        check_chosen(model, wanted, index, warnings);
         let listener = Listener {
             name: Arc::from(wanted.name.as_str()),
             address: wanted.address,
             layer: wanted.layer,
             proxy_protocol: wanted.proxy_protocol,
             max_connections: wanted.max_connections.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX)),
-            http: policy(&wanted.http),
+            http: policy(wanted),
             gate: limits::gate(wanted, previous),
             tcp: (!wanted.tcp.is_empty() || !wanted.tcp_names.is_empty()).then(|| TcpPolicy {
                 split: split(&wanted.tcp, ids),
@@ -144,6 +137,70 @@ pub(super) fn listeners(
         (Arc::new(listener), hosts)
     };
     model.listeners.iter().zip(tls).enumerate().map(&mut listener).unzip()
+}
+
+/// Warns where a cluster chooses by what the listener's TCP connections do not have.
+fn check_chosen(model: &Model, wanted: &model::Listener, index: usize, warnings: &mut Problems) {
+    let targets = wanted.tcp.iter().chain(wanted.tcp_names.iter().flat_map(|(_, targets)| targets));
+    let named: HashSet<&str> = targets.map(|target| target.cluster.as_str()).collect();
+    let by_head =
+        |cluster: &&model::Cluster| !matches!(cluster.policy.hash_on, None | Some(HashOn::Source | HashOn::Identity));
+    for cluster in model.clusters.iter().filter(|cluster| named.contains(cluster.name.as_str())).filter(by_head) {
+        warnings.hint(
+            Place::Listener(index, "cluster"),
+            format!("cluster \"{}\" chooses by a value that TCP connections do not have: chance decides", cluster.name),
+            "hash_on = { source = true }",
+        );
+    }
+}
+
+/// Warns of the routes that a listener never uses.
+fn unreachable(model: &Model, wanted: &model::Listener, shadowed: &[Shadowed], warnings: &mut Problems) {
+    let never =
+        |route: &model::Route| format!("route \"{}\" is never used on listener \"{}\"", route.name, wanted.name);
+    for Shadowed { route: at, by, others } in shadowed {
+        let route = &model.routes[*at];
+        match by {
+            Some(by) => warnings.between(
+                Place::Route(*at, ""),
+                Place::Route(*by, ""),
+                format!(
+                    "{}: \"{}\" {} all of its requests",
+                    never(route),
+                    model.routes[*by].name,
+                    if *others { "and others take" } else { "takes" }
+                ),
+            ),
+            None => warnings.hint(
+                Place::Route(*at, "path"),
+                format!("{}: no path matches its expression", never(route)),
+                "a path begins with a slash, and all of it must match",
+            ),
+        }
+    }
+    let mut buffers = PathBuffers::default();
+    let serves = |route: &model::Route| route.listeners.is_empty() || route.listeners.contains(&wanted.name);
+    let is_plain = wanted.tls.is_none() && !wanted.capture && wanted.parents.is_empty();
+    for (at, route) in model.routes.iter().enumerate().filter(|(_, route)| serves(route)) {
+        if is_plain && !route.sni.is_empty() && route.listeners.contains(&wanted.name) {
+            warnings.add(Place::Route(at, "sni"), format!("{}: it has no TLS, and no name is told", never(route)));
+        }
+        let (PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Template(path)) = &route.path else {
+            continue;
+        };
+        match wanted.http.path.apply(path.as_bytes(), &mut buffers) {
+            Ok(normal) if normal.matched == path.as_bytes() => {}
+            Ok(normal) => warnings.hint(
+                Place::Route(at, "path"),
+                format!("{}: no path is \"{path}\" once it is in normal form", never(route)),
+                format!("\"{}\"", String::from_utf8_lossy(normal.matched)),
+            ),
+            Err(_) => warnings.add(
+                Place::Route(at, "path"),
+                format!("{}: requests with the path \"{path}\" are refused", never(route)),
+            ),
+        }
+    }
 }
 
 /// Exact names first, then wildcards, the longest first.
@@ -171,7 +228,8 @@ fn virtuals(model: &Model, wanted: &model::Listener) -> Vec<(model::Destination,
     virtuals
 }
 
-fn policy(http: &model::Http) -> HttpPolicy {
+fn policy(wanted: &model::Listener) -> HttpPolicy {
+    let http = &wanted.http;
     HttpPolicy {
         head_bytes: http.head_bytes,
         fields: http.fields,
@@ -179,6 +237,7 @@ fn policy(http: &model::Http) -> HttpPolicy {
         header_timeout: http.header_timeout,
         idle_timeout: http.idle_timeout,
         body_idle_timeout: http.body_timeout,
+        tunnel_idle_timeout: wanted.tcp_idle_timeout,
         max_requests: http.max_requests.unwrap_or(u64::MAX),
         forwarded: http.forwarded,
         trusted_hops: http.trusted_hops,

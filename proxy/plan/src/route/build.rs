@@ -1,10 +1,11 @@
-//! Building a listener's table, and finding the rules that no request can reach.
+//! Building a listener's table.
 
 use std::sync::Arc;
 
 use ahash::AHashMap;
 
 use super::pattern::{self, MAX_SEGMENTS, Pattern, Segment};
+use super::shadow::{self, Shadowed};
 use super::table::{FlatTable, Value, fold};
 use super::{Conditions, EXACT_HOST, EXACT_PATH, Expressions, Host, HostTable, Rule, Shape, Shapes, WILDCARD};
 use crate::model;
@@ -18,20 +19,11 @@ pub struct Parts {
     pub pattern: Arc<Pattern>,
 }
 
-/// A rule that another one always precedes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shadowed {
-    /// The route that is never reached.
-    pub route: usize,
-    /// The one that takes its requests.
-    pub by: usize,
-}
-
-struct Draft<'a> {
+pub(super) struct Draft<'a> {
     /// In the order of the file.
-    index: usize,
-    wanted: &'a model::Route,
-    parts: &'a Parts,
+    pub(super) index: usize,
+    pub(super) wanted: &'a model::Route,
+    pub(super) parts: &'a Parts,
     route: Arc<Route>,
 }
 
@@ -41,7 +33,7 @@ impl Draft<'_> {
     }
 
     /// Orders the rules of one path, the most specific first.
-    fn rank(&self) -> impl Ord + use<> {
+    pub(super) fn rank(&self) -> impl Ord + use<> {
         use std::cmp::Reverse;
         let wanted = self.wanted;
         (
@@ -90,10 +82,10 @@ impl Shape {
 }
 
 #[derive(Default)]
-struct HostDraft<'a> {
-    exact: AHashMap<&'a str, Vec<Draft<'a>>>,
-    shaped: AHashMap<(Shape, Vec<u8>), Vec<Draft<'a>>>,
-    expressions: Vec<Draft<'a>>,
+pub(super) struct HostDraft<'a> {
+    pub(super) exact: AHashMap<&'a str, Vec<Draft<'a>>>,
+    pub(super) shaped: AHashMap<(Shape, Vec<u8>), Vec<Draft<'a>>>,
+    pub(super) expressions: Vec<Draft<'a>>,
 }
 
 /// A host pattern in the table: its space and its bytes; none for routes without a host.
@@ -116,11 +108,13 @@ impl HostTable {
         let mut hosts: Vec<(HostKey, HostDraft<'a>)> = Vec::new();
         let mut numbers: AHashMap<HostKey, usize> = AHashMap::new();
         for (index, wanted, parts, route) in routes {
-            let keys: Vec<HostKey> = if wanted.hosts.is_empty() {
-                vec![None]
-            } else {
-                wanted.hosts.iter().map(|host| Some(host_key(host))).collect()
-            };
+            let mut keys: Vec<HostKey> = wanted.hosts.iter().map(|host| Some(host_key(host))).collect();
+            if keys.is_empty() {
+                keys.push(None);
+            }
+            // A host that is written twice is one.
+            keys.sort_unstable();
+            keys.dedup();
             for key in keys {
                 let number = *numbers.entry(key.clone()).or_insert_with(|| {
                     hosts.push((key, HostDraft::default()));
@@ -129,13 +123,12 @@ impl HostTable {
                 hosts[number].1.add(Draft { index, wanted, parts, route: route.clone() });
             }
         }
+        let shadowed = shadow::find(hosts.iter().map(|(_, draft)| draft));
         let mut builder = Builder::new(&hosts);
         for (number, (key, draft)) in hosts.into_iter().enumerate() {
             builder.host(number as u32, key, draft);
         }
-        builder.shadowed.sort_by_key(|shadowed| shadowed.route);
-        builder.shadowed.dedup_by_key(|shadowed| shadowed.route);
-        (builder.table, builder.shadowed)
+        (builder.table, shadowed)
     }
 }
 
@@ -159,7 +152,6 @@ struct Builder {
     shapes: AHashMap<Shape, u32>,
     /// Sets of shapes, so that hosts alike share one.
     sets: AHashMap<Shapes, u32>,
-    shadowed: Vec<Shadowed>,
 }
 
 impl Builder {
@@ -170,7 +162,7 @@ impl Builder {
             patterns: FlatTable::with_capacity(patterns),
             ..HostTable::default()
         };
-        Builder { table, shapes: AHashMap::new(), sets: AHashMap::new(), shadowed: Vec::new() }
+        Builder { table, shapes: AHashMap::new(), sets: AHashMap::new() }
     }
 
     fn host(&mut self, number: u32, key: HostKey, draft: HostDraft<'_>) {
@@ -215,7 +207,6 @@ impl Builder {
 
     fn pattern(&mut self, space: u32, hash: u64, host: u32, literals: &[u8], mut rules: Vec<Draft<'_>>) {
         rules.sort_by_key(Draft::rank);
-        self.find_shadowed(&rules);
         let value = Value { first: self.table.rules.len() as u32, count: rules.len() as u32 };
         self.table.rules.extend(rules.iter().map(Draft::rule));
         let mut key = host.to_le_bytes().to_vec();
@@ -240,11 +231,6 @@ impl Builder {
             });
             rules.push((number, draft.rule()));
         }
-        for number in 0..texts.len() {
-            let alike: Vec<usize> = (0..drafts.len()).filter(|at| rules[*at].0 == number).collect();
-            let alike: Vec<&Draft<'_>> = alike.into_iter().map(|at| &drafts[at]).collect();
-            self.find_shadowed_among(&alike);
-        }
         // Each compiled alone, within its bound; together they are no larger than their sum.
         let Some(many) = pattern::many(&texts) else {
             return 0;
@@ -252,34 +238,4 @@ impl Builder {
         self.table.expressions.push(Expressions { many, id: pattern::next_id(), rules });
         self.table.expressions.len() as u32
     }
-
-    fn find_shadowed(&mut self, rules: &[Draft<'_>]) {
-        if rules.len() > 1 {
-            self.find_shadowed_among(&rules.iter().collect::<Vec<_>>());
-        }
-    }
-
-    fn find_shadowed_among(&mut self, rules: &[&Draft<'_>]) {
-        // So many rules of one path are made by a program, which knows what it does; the check is quadratic.
-        for (at, later) in rules.iter().enumerate().take(1000) {
-            if let Some(earlier) = rules[..at].iter().find(|earlier| implies(later.wanted, earlier.wanted)) {
-                self.shadowed.push(Shadowed { route: later.index, by: earlier.index });
-            }
-        }
-    }
-}
-
-/// Whether everything that `narrow` takes, `wide` takes too (host and path being the same).
-fn implies(narrow: &model::Route, wide: &model::Route) -> bool {
-    let methods = wide.methods.is_empty()
-        || (!narrow.methods.is_empty() && narrow.methods.iter().all(|method| wide.methods.contains(method)));
-    let headers = wide.headers.iter().all(|field| {
-        narrow.headers.iter().any(|known| known.name.eq_ignore_ascii_case(&field.name) && known.value == field.value)
-    });
-    let queries = wide.queries.iter().all(|field| narrow.queries.contains(field));
-    let sources = wide.sources.is_empty()
-        || (!narrow.sources.is_empty()
-            && narrow.sources.iter().all(|range| wide.sources.iter().any(|wide| wide.covers(range))));
-    let sni = wide.sni.is_empty() || (!narrow.sni.is_empty() && narrow.sni.iter().all(|name| wide.sni.contains(name)));
-    methods && headers && queries && sources && sni
 }

@@ -8,8 +8,10 @@ mod cidr;
 mod condition;
 mod explain;
 mod host;
+mod language;
 mod normalise;
 mod pattern;
+mod shadow;
 mod table;
 
 use std::sync::Arc;
@@ -18,13 +20,14 @@ use ahash::AHashMap;
 use regex_automata::meta::{Cache, Regex};
 use regex_automata::{Input, PatternSet};
 
-pub use build::{Parts, Shadowed};
+pub use build::Parts;
 pub use cidr::Cidr;
 pub use condition::{Conditions, Facts, Field, Unmet, query_value};
 pub use explain::{Verdict, explain};
 pub use host::names_host;
 pub use normalise::{BadPath, EncodedSlash, Normal, PathBuffers, PathRule};
 pub use pattern::{Captures, Expression, MAX_CAPTURES, Pattern};
+pub use shadow::Shadowed;
 
 use crate::snapshot::Route;
 use host::{Lengths, MAX_HOST};

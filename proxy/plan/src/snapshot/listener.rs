@@ -86,6 +86,7 @@ pub struct HttpPolicy {
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
     pub body_idle_timeout: Duration,
+    pub tunnel_idle_timeout: Duration,
     pub max_requests: u64,
     pub forwarded: bool,
     pub trusted_hops: u32,

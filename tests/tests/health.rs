@@ -195,6 +195,42 @@ fn when_every_endpoint_is_out_the_panic_threshold_decides() {
     }
 }
 
+/// Requests alone never put out all endpoints of a cluster, and the one that is left goes on being asked. With another one
+/// drained by hand all are out, and the panic threshold decides; whoever is drained stays so.
+#[test]
+fn when_requests_put_out_every_endpoint_the_panic_threshold_decides() {
+    for (threshold, status) in [(50, 500), (0, 503)] {
+        let origins = [origin(), origin(), origin()];
+        origins.iter().for_each(|sick| sick.is_sick.store(true, Ordering::SeqCst));
+        let outlier = "outlier = { consecutive_5xx = 1, ejection = \"600s\", max_ejected = 100 }";
+        let proxy = start(&origins, &format!("panic_threshold = {threshold}\n{outlier}"));
+        let mut client = proxy.connect("edge");
+        let out = || origins.iter().filter(|sick| state(&proxy, sick).0 == "ejected").count();
+        eventually("two are out", || {
+            assert_eq!(client.get("/").status, 500, "the third one always answers");
+            out() == 2
+        });
+        for _ in 0..10 {
+            assert_eq!(client.get("/").status, 500);
+        }
+        assert_eq!(out(), 2);
+        let last = origins.iter().find(|sick| state(&proxy, sick).0 == "healthy").expect("one is left");
+        let path = |action: &str| format!("/clusters/{action}?cluster=c&endpoint={}", last.origin.address());
+        assert_eq!(proxy.admin_post(&path("drain")).0, 200);
+        let before = last.asked.load(Ordering::SeqCst);
+        for _ in 0..10 {
+            // Either the ejected ones are asked all the same, and their own answers come through, or nobody is.
+            assert_eq!(client.get("/").status, status);
+        }
+        assert_eq!(last.asked.load(Ordering::SeqCst), before, "a drained endpoint was asked");
+        // Panic lets nobody in again: that is what the end of the ejection is for.
+        assert_eq!(out(), 2);
+        last.is_sick.store(false, Ordering::SeqCst);
+        assert_eq!(proxy.admin_post(&path("restore")).0, 200);
+        eventually("it serves again", || client.get("/").status == 200);
+    }
+}
+
 /// The clock jumps for a process that is stopped for a while, as for a machine that was suspended or moved: everything that
 /// was timed is due at once.
 #[test]

@@ -1,7 +1,8 @@
 //! What is known of an endpoint's health, read and written by every core without a lock: passive ejection by what
 //! requests experience, and the state that active checks and hands set. Pure over atomics; time is an argument.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 /// Drained by hand.
@@ -34,6 +35,14 @@ pub struct Outlier {
     pub longest: Duration,
     /// How many of a hundred endpoints may be ejected at once; one always may.
     pub max_percent: u32,
+}
+
+impl Outlier {
+    /// How many of so many endpoints may be out at once: their share, but always one; an only endpoint has nobody to take
+    /// its place.
+    pub fn allowed(&self, endpoints: usize) -> usize {
+        (endpoints * self.max_percent as usize / 100).max(1).min(endpoints.saturating_sub(1))
+    }
 }
 
 /// What a request experienced.
@@ -161,8 +170,14 @@ impl Vitals {
         }
     }
 
-    /// Ejects it; `random` is the jitter, of which a tenth is added, so that endpoints do not come back together.
-    pub fn eject(&self, policy: &Outlier, cause: Cause, now: u64, random: u64) -> bool {
+    /// Whether it is ejected.
+    pub fn is_ejected(&self) -> bool {
+        self.health.load(Relaxed) & EJECTED != 0
+    }
+
+    /// Ejects it, however many others are out; `random` is the jitter, of which a tenth is added, so that endpoints do not
+    /// come back together.
+    pub(crate) fn eject(&self, policy: &Outlier, cause: Cause, now: u64, random: u64) -> bool {
         if self.health.fetch_or(EJECTED, Relaxed) & EJECTED != 0 {
             return false;
         }
@@ -194,6 +209,46 @@ impl Vitals {
         self.begins(now);
         self.health.fetch_and(!EJECTED, Relaxed);
         true
+    }
+}
+
+/// Ejects the endpoints of one cluster, one at a time, so that cores that find several bad at once do not together pass the
+/// share that may be out. It is the cluster's in all of its versions.
+#[derive(Debug, Default)]
+pub struct Ejector(AtomicBool);
+
+/// How often a core looks whether another one has done: what is in between are a few loads per endpoint.
+const MAX_LOOKS: usize = 256;
+
+impl Ejector {
+    /// Ejects an endpoint if not too many of all of the cluster's are out. A core that finds another one at it for too long
+    /// leaves it at that: the next failure, which is as much one too many, comes back to it.
+    pub fn eject<'a>(
+        &self,
+        policy: &Outlier,
+        all: impl ExactSizeIterator<Item = &'a Vitals>,
+        (bad, cause): (&Vitals, Cause),
+        now: u64,
+        random: u64,
+    ) -> bool {
+        if bad.is_ejected() || !self.enter() {
+            return false;
+        }
+        let allowed = policy.allowed(all.len());
+        let has_room = all.filter(|vitals| vitals.is_ejected()).count() < allowed;
+        let is_new = has_room && bad.eject(policy, cause, now, random);
+        self.0.store(false, Release);
+        is_new
+    }
+
+    fn enter(&self) -> bool {
+        (0..MAX_LOOKS).any(|_| {
+            let is_free = self.0.compare_exchange(false, true, Acquire, Relaxed).is_ok();
+            if !is_free {
+                std::hint::spin_loop();
+            }
+            is_free
+        })
     }
 }
 
@@ -289,6 +344,63 @@ mod tests {
         // A clock that jumps back neither ejects nor frees anything.
         assert!(vitals.eject(&policy(), Cause::Latency, now, 0));
         assert!(!vitals.review(5, policy().interval));
+    }
+
+    #[test]
+    fn the_share_that_may_be_out_is_bounded_both_ways() {
+        let allowed = |percent, endpoints| Outlier { max_percent: percent, ..policy() }.allowed(endpoints);
+        assert_eq!([allowed(10, 30), allowed(10, 2), allowed(100, 4), allowed(0, 4)], [3, 1, 3, 1]);
+        // A name may resolve into nothing while requests are under way.
+        assert_eq!([allowed(50, 1), allowed(50, 0)], [0, 0]);
+    }
+
+    /// Another core finds another endpoint bad at the worst moment: when this one has counted those that are out, and has
+    /// not yet added its own.
+    #[test]
+    fn two_cores_do_not_pass_the_share_together() {
+        let (ejector, all) = (Ejector::default(), [Vitals::default(), Vitals::default(), Vitals::default()]);
+        let eject = |bad: &Vitals| ejector.eject(&policy(), all.iter(), (bad, Cause::Latency), 1, 0);
+        let (mut looked_at, mut other_did) = (0, None);
+        let counted = all.iter().inspect(|_| {
+            looked_at += 1;
+            if looked_at == all.len() {
+                other_did = Some(eject(&all[1]));
+            }
+        });
+        assert!(ejector.eject(&policy(), counted, (&all[0], Cause::Latency), 1, 0));
+        assert_eq!(other_did, Some(false));
+        assert!(!eject(&all[1]), "one of three is out");
+        assert!(all[0].review(u64::MAX, policy().interval) && eject(&all[1]), "the place is free again");
+    }
+
+    #[test]
+    fn sixteen_cores_do_not_pass_the_share_together() {
+        let policy = Outlier { max_percent: 25, consecutive_5xx: Some(1), ..policy() };
+        for _ in 0..50 {
+            let (ejector, start) = (Ejector::default(), std::sync::Barrier::new(16));
+            let all: [Vitals; 32] = std::array::from_fn(|_| Vitals::default());
+            let core = |core: usize| {
+                start.wait();
+                for at in (0..all.len()).map(|at| (at * 7 + core * 2) % all.len()) {
+                    if let Some(cause) = all[at].book(&policy, Event::ServerError) {
+                        ejector.eject(&policy, all.iter(), (&all[at], cause), 1, 0);
+                    }
+                    assert!(all.iter().filter(|vitals| vitals.is_ejected()).count() <= 8);
+                }
+            };
+            std::thread::scope(|scope| (0..16).for_each(|at| drop(scope.spawn(move || core(at)))));
+            // Whoever was left out for another core's sake is out at its next failure.
+            core_alone(&policy, &ejector, &all);
+            assert_eq!(all.iter().filter(|vitals| vitals.is_ejected()).count(), 8);
+        }
+    }
+
+    fn core_alone(policy: &Outlier, ejector: &Ejector, all: &[Vitals]) {
+        for vitals in all {
+            if let Some(cause) = vitals.book(policy, Event::ServerError) {
+                ejector.eject(policy, all.iter(), (vitals, cause), 1, 0);
+            }
+        }
     }
 
     #[test]

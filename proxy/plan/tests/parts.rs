@@ -208,7 +208,8 @@ fn what_is_known_of_an_address_outlives_changes_of_all_else() {
         max_percent: 100,
     };
     let ejected = &old.clusters[0].endpoints.endpoints[1].vitals;
-    assert!(ejected.eject(&outlier, Cause::Latency, 5, 0));
+    let all = old.clusters[0].endpoints.endpoints.iter().map(|endpoint| &*endpoint.vitals);
+    assert!(old.clusters[0].ejector.eject(&outlier, all, (ejected, Cause::Latency), 5, 0));
     let until = ejected.ejected_until_ns();
     health(&old, "10.0.0.1:8080").fetch_or(DRAINED, Relaxed);
     let changes: [&dyn Fn(&mut Model); 6] = [

@@ -256,17 +256,10 @@ impl Health {
             .collect();
         self.windows.insert(cluster.name.clone(), (now, totals));
         let endpoints = &cluster.endpoints.endpoints;
-        let allowed =
-            (endpoints.len() * policy.max_percent as usize / 100).max(1).min(endpoints.len().saturating_sub(1));
         for (index, cause) in stand_out(policy, &windows) {
-            let ejected =
-                endpoints.iter().filter(|endpoint| endpoint.vitals.health.load(Relaxed) & EJECTED != 0).count();
-            if ejected >= allowed {
-                return;
-            }
+            let all = endpoints.iter().map(|endpoint| &*endpoint.vitals);
             let random = self.random();
-            let endpoint = &endpoints[index];
-            endpoint.vitals.eject(policy, cause, clock::now(), random);
+            cluster.ejector.eject(policy, all, (&endpoints[index].vitals, cause), clock::now(), random);
         }
     }
 }

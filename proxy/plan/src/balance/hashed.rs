@@ -106,6 +106,8 @@ fn maglev(endpoints: &[(u32, String, f64)]) -> Box<[u32]> {
 }
 
 pub(super) fn pick(hash: u64, choice: &Choice<'_>, load: &dyn Fn(usize) -> u32) -> Option<usize> {
+    // Without this, a cluster that is out would be looked for at every place of its table.
+    choice.indices().find(|index| choice.is_candidate(*index))?;
     let is_member = |index: u32| choice.members.binary_search(&index).is_ok() && choice.is_candidate(index as usize);
     match choice.set.table.as_deref()? {
         HashTable::Maglev(places) => {

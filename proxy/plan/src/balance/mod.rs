@@ -91,11 +91,13 @@ impl Balancer {
             let usable = only.may_panic() && only.weight > 0 && (only.is_usable() || cluster.policy.panic_percent > 0);
             return (usable && ask.avoid.is_empty()).then_some(0);
         }
-        self.view.refresh(cluster, set, ask.now);
-        let chosen = self.view.choose(&mut self.random);
-        for group in chosen.order() {
-            if let Some(found) = self.pick_of(cluster, set, group, ask) {
-                return Some(found);
+        // Before nobody is found the healthy are counted once more: the last ones may just have gone out.
+        for anew in [false, true] {
+            let is_fresh = self.view.refresh(cluster, set, ask.now, anew);
+            let chosen = self.view.choose(&mut self.random);
+            let found = chosen.order().find_map(|group| self.pick_of(cluster, set, group, ask));
+            if found.is_some() || is_fresh {
+                return found;
             }
         }
         None
@@ -109,9 +111,15 @@ impl Balancer {
             endpoint.weight > 0 && usable && !ask.avoid.contains(&index)
         };
         let choice = Choice { set, members: &members.indices, sums: &members.sums, candidate: &candidate };
-        // An endpoint that has just come takes its share step by step.
+        // An endpoint that has just come takes its share step by step. What it does not take goes to whom the next looks find;
+        // those that a value chooses would find it again, so they look past it. Where all have just come, each look is as
+        // good as another.
+        let mut found = None;
         for _ in 0..3 {
-            let found = match &mut self.picker {
+            let passed_over = found.filter(|_| matches!(self.picker, Picker::Hashed));
+            let candidate = |index: usize| candidate(index) && Some(index) != passed_over;
+            let choice = Choice { candidate: &candidate, ..choice };
+            let Some(next) = (match &mut self.picker {
                 Picker::RoundRobin(state) => round_robin::pick(state, &choice),
                 Picker::LeastRequest => {
                     least_request::pick(&mut self.random, &choice, least_request::BY_LOAD, &|index| {
@@ -128,13 +136,16 @@ impl Balancer {
                     let hash = ask.hash.unwrap_or_else(|| self.random.next());
                     hashed::pick(hash, &choice, ask.load)
                 }
-            }?;
-            let share = cluster.policy.slow_start_share(set.endpoints[found].vitals.since_ns(), ask.now);
+            }) else {
+                break;
+            };
+            found = Some(next);
+            let share = cluster.policy.slow_start_share(set.endpoints[next].vitals.since_ns(), ask.now);
             if share >= 1.0 || self.random.next() as f64 <= share * u64::MAX as f64 {
-                return Some(found);
+                break;
             }
         }
-        (members.indices.iter().map(|index| *index as usize)).find(|index| candidate(*index))
+        found
     }
 }
 
@@ -160,6 +171,7 @@ impl Chosen {
 }
 
 /// What a picker chooses from.
+#[derive(Clone, Copy)]
 struct Choice<'a> {
     set: &'a EndpointSet,
     members: &'a [u32],

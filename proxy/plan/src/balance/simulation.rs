@@ -165,8 +165,9 @@ fn an_endpoint_that_fails_all_is_out_after_its_threshold_and_what_was_in_flight(
                 load[core][index] -= 1;
                 if index == 3 {
                     failed += 1;
+                    let all = cluster.endpoints.endpoints.iter().map(|endpoint| &*endpoint.vitals);
                     if let Some(cause) = vitals.book(&outlier, Event::GatewayError)
-                        && vitals.eject(&outlier, cause, now, 0)
+                        && cluster.ejector.eject(&outlier, all, (vitals, cause), now, 0)
                     {
                         in_flight = Some(load.iter().map(|core| core[3]).sum::<u32>());
                     }

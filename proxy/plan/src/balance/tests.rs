@@ -231,6 +231,78 @@ fn a_new_endpoint_takes_its_share_step_by_step() {
     assert!((2300..2700).contains(&share(111 * second)), "{}", share(111 * second));
 }
 
+/// Picks by five thousand values in the first moment of endpoints that have just come.
+fn at_once(kind: BalanceKind, new: impl Fn(usize) -> bool) -> [usize; 5] {
+    let now = 100_000_000_000;
+    let policy = ClusterPolicy { slow_start: Some(std::time::Duration::from_secs(10)), ..ClusterPolicy::default() };
+    let cluster = cluster_with(kind, &[1; 5], |_, _| {}, policy);
+    let endpoints = cluster.endpoints.endpoints.iter().enumerate();
+    endpoints.filter(|(at, _)| new(*at)).for_each(|(_, endpoint)| endpoint.vitals.begins(now));
+    let mut balancer = Balancer::new(kind, 0, 1, 5);
+    let mut counts = [0; 5];
+    for key in 0..5_000 {
+        let hash = Some(hash_of(format!("key-{key}").as_bytes()));
+        counts[balancer.pick(&cluster, &Ask { now, ..ask(&|_| 0, &[], hash) }).expect("healthy")] += 1;
+    }
+    counts
+}
+
+/// After an outage all come back at once, and nobody is to take what the others do not take yet.
+#[test]
+fn endpoints_that_have_all_just_come_share_evenly() {
+    use BalanceKind::*;
+    for kind in [RoundRobin, LeastRequest, PeakEwma, Random, RingHash, Maglev] {
+        let counts = at_once(kind, |_| true);
+        assert!(counts.iter().all(|count| (500..1700).contains(count)), "{kind:?}: {counts:?}");
+    }
+}
+
+/// What a new endpoint does not take yet of the values that are its own goes to the others, and not all to one.
+#[test]
+fn values_wait_elsewhere_for_an_endpoint_that_has_just_come() {
+    for kind in [BalanceKind::RingHash, BalanceKind::Maglev] {
+        let counts = at_once(kind, |at| at == 3);
+        assert!((30..300).contains(&counts[3]), "{kind:?}: {counts:?}");
+        let others = || counts.iter().enumerate().filter(|(at, _)| *at != 3).map(|(_, count)| *count);
+        assert!(others().all(|count| (700..1800).contains(&count)), "{kind:?}: {counts:?}");
+    }
+}
+
+/// The counts of healthy endpoints stand for a while, but not where that would mean that nobody is asked.
+#[test]
+fn panic_begins_with_the_last_endpoint_that_goes_out() {
+    for (panic_percent, is_served) in [(50, true), (0, false)] {
+        let policy = ClusterPolicy { panic_percent, ..ClusterPolicy::default() };
+        let cluster = cluster_with(BalanceKind::RoundRobin, &[1; 3], |_, _| {}, policy);
+        let mut balancer = Balancer::new(BalanceKind::RoundRobin, 0, 1, 5);
+        let mut pick = |now| balancer.pick(&cluster, &Ask { now, ..ask(&|_| 0, &[], None) });
+        assert!(pick(1).is_some());
+        for (endpoint, why) in cluster.endpoints.endpoints.iter().zip([EJECTED, DRAINED, EJECTED]) {
+            endpoint.vitals.health.store(why, Ordering::Relaxed);
+        }
+        for now in 2..10 {
+            assert_eq!(pick(now).is_some_and(|index| index != 1), is_served, "{panic_percent}");
+        }
+    }
+}
+
+/// Where nobody is left, nobody is looked for at every place of the table.
+#[test]
+fn a_cluster_that_is_out_costs_a_look_at_each_endpoint() {
+    for kind in [BalanceKind::RingHash, BalanceKind::Maglev] {
+        let cluster = cluster(kind, &[1; 100], |_, _| {});
+        let members: Vec<u32> = (0..100).collect();
+        let looks = std::cell::Cell::new(0);
+        let candidate = |_| {
+            looks.set(looks.get() + 1);
+            false
+        };
+        let choice = Choice { set: &cluster.endpoints, members: &members, sums: &[], candidate: &candidate };
+        assert_eq!(hashed::pick(7, &choice, &|_| 0), None);
+        assert_eq!(looks.get(), 100, "{kind:?}");
+    }
+}
+
 fn choices(kind: BalanceKind, weights: &[u32], out: Option<usize>, keys: usize) -> Vec<usize> {
     let cluster = cluster(kind, weights, |_, _| {});
     if let Some(out) = out {

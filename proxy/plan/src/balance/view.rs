@@ -73,10 +73,10 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Looks again, if it is time.
-    pub fn refresh(&mut self, cluster: &Cluster, set: &EndpointSet, now: u64) {
-        if self.set == set.id && now < self.until {
-            return;
+    /// Looks again, if it is time or asked for; says whether it did.
+    pub fn refresh(&mut self, cluster: &Cluster, set: &EndpointSet, now: u64, anew: bool) -> bool {
+        if self.set == set.id && now < self.until && !anew {
+            return false;
         }
         if self.set != set.id {
             self.build(cluster, set);
@@ -92,6 +92,7 @@ impl View {
             tier.local_health = share(&tier.local.indices);
             tier.others_health = share(&tier.others.indices);
         }
+        true
     }
 
     fn build(&mut self, cluster: &Cluster, set: &EndpointSet) {

@@ -177,6 +177,7 @@ pub(super) fn cluster(
         subsets: Vec::new(),
         sticky: None,
         floors: old.map(|old| old.floors.clone()).unwrap_or_default(),
+        ejector: old.map(|old| old.ejector.clone()).unwrap_or_default(),
         meters: registry.cluster(&wanted.name),
     }
 }

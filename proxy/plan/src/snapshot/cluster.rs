@@ -14,7 +14,7 @@ use crate::limit::Gate;
 use crate::model::{
     Address, BalanceKind, ClusterPolicy, EndpointTarget, Http2, Original, Placement, Protocol, ProxyProtocol,
 };
-use crate::outlier::{DRAINED, Vitals};
+use crate::outlier::{DRAINED, Ejector, Vitals};
 use crate::resilience::Floors;
 use crate::tls::ClientTls;
 
@@ -81,6 +81,8 @@ pub struct Cluster {
     pub sticky: Option<Sticky>,
     /// What cores may send again beyond their shares.
     pub floors: Arc<Floors>,
+    /// Ejects its endpoints.
+    pub ejector: Arc<Ejector>,
     /// Its meters.
     pub meters: Arc<PerCore<ClusterMeters>>,
 }
@@ -233,6 +235,7 @@ impl Cluster {
             subsets: Vec::new(),
             sticky: None,
             floors: self.floors.clone(),
+            ejector: self.ejector.clone(),
             meters: self.meters.clone(),
         };
         let labels: Vec<_> = self.subsets.iter().map(|subset| subset.labels.clone()).collect();

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use onehop_net::clock::Nanos;
 use onehop_plan::balance::Ewma;
-use onehop_plan::outlier::{EJECTED, Event};
+use onehop_plan::outlier::Event;
 
 use super::{ClusterState, EndpointState};
 
@@ -28,14 +28,9 @@ pub fn report(cluster: &ClusterState, endpoint: &EndpointState, event: Event, la
     }
     let Some(policy) = &config.policy.outlier else { return };
     let Some(cause) = part.vitals.book(policy, event) else { return };
-    let endpoints = &config.endpoints.endpoints;
-    let is_ejected = |endpoint: &&std::sync::Arc<onehop_plan::Endpoint>| {
-        endpoint.vitals.health.load(std::sync::atomic::Ordering::Relaxed) & EJECTED != 0
-    };
-    let ejected = endpoints.iter().filter(is_ejected).count();
-    // One may always go; an only endpoint has nobody to take its place.
-    let allowed = (endpoints.len() * policy.max_percent as usize / 100).max(1).min(endpoints.len() - 1);
-    if ejected < allowed && part.vitals.eject(policy, cause, now, now.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+    let all = config.endpoints.endpoints.iter().map(|endpoint| &*endpoint.vitals);
+    let random = now.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    if config.ejector.eject(policy, all, (&part.vitals, cause), now, random) {
         config.meters.core(cluster.core).ejections.add(1);
     }
 }

@@ -48,7 +48,11 @@ pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 impl Client {
     /// Connects.
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).expect("connects");
+        Client::over(TcpStream::connect(address).expect("connects"))
+    }
+
+    /// Goes on with a connection that was made elsewhere.
+    pub fn over(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket option");
         stream.set_nodelay(true).expect("a socket option");
         Client { stream, buffer: Vec::new() }

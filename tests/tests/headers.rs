@@ -48,6 +48,31 @@ fn trusted_proxies_are_believed_and_ids_kept_where_configured() {
     assert_eq!(field(&head, "traceparent"), ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]);
 }
 
+/// The id that the upstream gets is what texts call by its name, in both directions.
+#[test]
+fn a_requests_id_can_be_written_into_fields() {
+    let fields = "request_headers = { set = { X-Trace = \"<{request_id}>\" } }\nresponse_headers = { set = { X-Trace = \"{request_id}\" } }";
+    for (listener, brought) in [("", None), ("request_id = \"keep\"", None), ("request_id = \"keep\"", Some("mine"))] {
+        let origin = Origin::mirror();
+        let proxy = Proxy::start(&origin.config(listener, fields, ""));
+        let mut client = proxy.connect("edge");
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let id = brought.map(|id| format!("X-Request-Id: {id}\r\n")).unwrap_or_default();
+            let response = client.ask(format!("GET / HTTP/1.1\r\nHost: a\r\n{id}\r\n"));
+            let head = response.text();
+            let id = field(&head, "X-Request-Id")[0];
+            assert_eq!(field(&head, "X-Trace"), [format!("<{id}>")]);
+            assert_eq!(response.field("x-trace"), Some(id));
+            seen.push(id.to_owned());
+        }
+        match brought {
+            Some(id) => assert_eq!(seen, [id, id]),
+            None => assert!(seen[0] != seen[1] && seen.iter().all(|id| id.len() == 36), "{seen:?}"),
+        }
+    }
+}
+
 #[test]
 fn absolute_form_becomes_origin_form() {
     let head = forwarded("", "GET http://a/x?y HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -66,6 +66,50 @@ fn a_rate_goes_on_over_a_change_of_configuration() {
     assert_eq!(statuses(), [429; 4]);
 }
 
+/// One subscriber has a /64 of IPv6 addresses: whoever counts single ones counts nobody. Of IPv4 each address counts.
+#[test]
+fn a_rate_by_address_counts_each_64_of_ipv6() {
+    let origin = Origin::echo();
+    let rate = "rate_limits = [{ requests = 3, per = \"1h\", by = { source = true } }]";
+    // The address that a PROXY header tells is the client's, and so is the one that a trusted proxy writes down.
+    for listener in ["proxy_protocol = true", "trusted_hops = 1"] {
+        let proxy = start_with(&origin, &format!("[[route]]\ncluster = \"o\"\n{rate}\n"), listener, "");
+        let status = |ip: &str| {
+            let family = if ip.contains(':') { "TCP6" } else { "TCP4" };
+            let (before, field) = match listener.starts_with("proxy") {
+                true => (format!("PROXY {family} {ip} {ip} 4000 80\r\n"), String::new()),
+                false => (String::new(), format!("X-Forwarded-For: 198.51.100.9, {ip}\r\n")),
+            };
+            proxy.connect("edge").ask(format!("{before}GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n")).status
+        };
+        for (ips, wanted) in [
+            (["2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:1:ffff:ffff:ffff:ffff", "2001:db8:0:1:8000::"], 429),
+            (["2001:db8:0:2::1", "2001:db8::1", "2001:db8:1:1::1", "::1"], 200),
+            (["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"], 200),
+            // Not four of one /64.
+            (["::ffff:192.0.2.5", "::ffff:192.0.2.6", "::ffff:192.0.2.7", "::ffff:192.0.2.8"], 200),
+            (["::ffff:192.0.2.9", "192.0.2.9", "::ffff:192.0.2.9", "192.0.2.9"], 429),
+        ] {
+            let statuses = ips.map(status);
+            assert_eq!(statuses, [200, 200, 200, wanted], "{listener}: {ips:?}");
+        }
+    }
+}
+
+/// A path has no rate of its own for each of its spellings.
+#[test]
+fn a_rate_by_path_knows_every_spelling_of_one() {
+    let origin = Origin::echo();
+    let proxy = start(
+        &origin,
+        "[[route]]\ncluster = \"o\"\nrate_limits = [{ requests = 3, per = \"1h\", by = { path = true } }]\n",
+    );
+    let mut client = proxy.connect("edge");
+    let mut statuses = |paths: [&str; 4]| paths.map(|path| client.get(path).status);
+    assert_eq!(statuses(["/a/b", "/a/./b", "//a/x/../%62?q=1", "/a%2fb"]), [200, 200, 200, 429]);
+    assert_eq!(statuses(["/a/c", "/a/d", "/a/b/", "/a"]), [200; 4]);
+}
+
 /// An origin that holds its answers until it is told to go on.
 fn held() -> (Origin, Sender<()>, Arc<AtomicUsize>) {
     let (go, wait): (Sender<()>, Receiver<()>) = channel();

@@ -82,7 +82,11 @@ const OUTLIER: &[Key] = &[
     key("interval", Duration, "Their interval; 10s without it."),
     key("ejection", Duration, "The first ejection, doubled by each further one; 30s without it."),
     key("max_ejection", Duration, "The longest; 300s without it."),
-    key("max_ejected", Number, "Percent of the endpoints that may be out at once; 10 without it, but always one."),
+    key(
+        "max_ejected",
+        Number,
+        "Percent of the endpoints that may be ejected at once, over all cores; 10 without it, but always one and never all.",
+    ),
 ];
 
 const HEALTH: &[Key] = &[

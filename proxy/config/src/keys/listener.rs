@@ -38,7 +38,11 @@ pub const LISTENER: &[Key] = &[
     key("header_timeout", Duration, "From the first byte of a request head to its last."),
     key("idle_timeout", Duration, "Between two requests of a connection."),
     key("body_timeout", Duration, "Between two pieces of a body, in either direction."),
-    key("tcp_idle_timeout", Duration, "Ends a TCP connection or a tunnel on which nothing moves."),
+    key(
+        "tcp_idle_timeout",
+        Duration,
+        "Ends a TCP connection or a tunnel (WebSocket, CONNECT) on which nothing moves; 1h without it.",
+    ),
     key("max_requests", Number, "Requests on one connection."),
     key("max_head", Size, "Bytes of a request head; beyond it 431."),
     key("max_fields", Number, "Fields of a request head; beyond it 431."),

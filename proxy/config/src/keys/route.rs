@@ -85,7 +85,7 @@ pub const HASH_ON: &[Key] = &[
     key("cookie", Text, "A cookie's value."),
     key("query", Text, "A query field's value."),
     key("source", Flag, "The client's address."),
-    key("path", Flag, "The path."),
+    key("path", Flag, "The path as routes see it: every spelling of one is the same."),
     key("identity", Flag, "The identity that the client proved."),
 ];
 

@@ -74,7 +74,8 @@ pub fn client(request: &Request<'_>) -> IpAddr {
     };
     let seen = list.split(|byte| *byte == b',').rev().nth(hops - 1);
     let text = seen.and_then(|seen| std::str::from_utf8(seen).ok()).map(str::trim);
-    text.and_then(|text| text.parse().ok()).unwrap_or(peer)
+    // One that a proxy with a socket for both versions wrote down is an IPv4 address like any other.
+    text.and_then(|text| text.parse().ok()).map_or(peer, |ip: IpAddr| ip.to_canonical())
 }
 
 /// What the variables of texts are in this exchange.

@@ -8,7 +8,7 @@ use onehop_meter::names::Reason;
 use onehop_plan::Route;
 use onehop_plan::filter::Action;
 use onehop_plan::model::HashOn;
-use onehop_plan::route::{Facts, query_value};
+use onehop_plan::route::{Facts, PathBuffers, query_value};
 use onehop_wire::http1::RequestHead;
 
 use super::Request;
@@ -83,8 +83,19 @@ pub fn value<'a>(request: &'a Request<'_>, on: &HashOn) -> Option<Cow<'a, [u8]>>
         HashOn::Cookie(name) => cookie(request, name).map(Cow::Borrowed),
         HashOn::Query(name) => query_value(request.head.query.of(request.bytes), name.as_bytes()),
         HashOn::Source => None,
-        HashOn::Path => Some(Cow::Borrowed(request.head.path.of(request.bytes))),
+        HashOn::Path => Some(path(request)),
         HashOn::Identity => identity(request).map(Cow::Borrowed),
+    }
+}
+
+/// The path as routes see it, so that another spelling of it makes no other choice, and has no rate of its own.
+fn path<'a>(request: &'a Request<'_>) -> Cow<'a, [u8]> {
+    let path = request.head.path.of(request.bytes);
+    // Only a path that is not in normal form is written down anew.
+    let mut buffers = PathBuffers::default();
+    match request.listener.http.path.apply(path, &mut buffers) {
+        Ok(normal) if !std::ptr::eq(normal.matched, path) => Cow::Owned(normal.matched.to_vec()),
+        _ => Cow::Borrowed(path),
     }
 }
 

@@ -334,7 +334,7 @@ impl Ended<'_> {
 
     async fn tunnel(&self, stream: &mut Stream, mut lease: Lease, outcome: &mut Outcome, ledger: &mut Ledger) {
         use onehop_meter::ledger::State;
-        let idle = self.listener.tcp.as_ref().map_or(std::time::Duration::from_secs(3600), |tcp| tcp.idle_timeout);
+        let idle = self.listener.http.tunnel_idle_timeout;
         ledger.enter(State::UpstreamWait, clock::now());
         let (up, down) = match &mut lease.conn {
             Conn::Http1(pooled) => {

@@ -108,7 +108,7 @@ async fn conclude(
         ledger.mark(Mark::ResponseWritten, clock::now());
     }
     if let Some(mut lease) = outcome.tunnel.take() {
-        let idle = listener.tcp.as_ref().map_or(std::time::Duration::from_secs(3600), |tcp| tcp.idle_timeout);
+        let idle = listener.http.tunnel_idle_timeout;
         ledger.enter(State::UpstreamWait, clock::now());
         let limits = crate::http1::limits(&listener.http);
         let (up, down) = Box::pin(tunnel::relay(&mut Leg::Http2(channel), &mut lease.conn.leg(), limits, idle)).await;

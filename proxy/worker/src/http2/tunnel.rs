@@ -36,15 +36,18 @@ pub async fn relay(client: &mut Leg<'_>, upstream: &mut Leg<'_>, limits: Limits,
     let mut down = direction(upstream, client, limits);
     let (mut up_open, mut down_open) = (true, true);
     let mut moved = u64::MAX;
-    // What the client and the upstream are told, if it does not end in order.
-    let broken = poll_fn(|cx| {
+    let end = poll_fn(|cx| {
+        // Before anything is polled: the deadline shows as the upstream's end too, and would be passed on as one.
+        if upstream.timed_out() {
+            return Poll::Ready(End::Idle);
+        }
         if up_open {
             match up.poll(cx, client, upstream) {
                 Poll::Ready(Ok(())) => {
                     up_open = false;
                     end(upstream);
                 }
-                Poll::Ready(Err(broken)) => return Poll::Ready(Some((code_of(broken), Code::CONNECT_ERROR))),
+                Poll::Ready(Err(broken)) => return Poll::Ready(End::Broken(code_of(broken), Code::CONNECT_ERROR)),
                 Poll::Pending => {}
             }
         }
@@ -54,15 +57,15 @@ pub async fn relay(client: &mut Leg<'_>, upstream: &mut Leg<'_>, limits: Limits,
                     down_open = false;
                     end(client);
                 }
-                Poll::Ready(Err(broken)) => return Poll::Ready(Some((Code::CONNECT_ERROR, code_of(broken)))),
+                Poll::Ready(Err(broken)) => return Poll::Ready(End::Broken(Code::CONNECT_ERROR, code_of(broken))),
                 Poll::Pending if left(cx, client) || left(cx, upstream) => {
-                    return Poll::Ready(Some((Code::CONNECT_ERROR, Code::CONNECT_ERROR)));
+                    return Poll::Ready(End::Broken(Code::CONNECT_ERROR, Code::CONNECT_ERROR));
                 }
                 Poll::Pending => {}
             }
         }
         if !up_open && !down_open {
-            return Poll::Ready(None);
+            return Poll::Ready(End::Closed);
         }
         let bytes = up.bytes() + down.bytes();
         if moved != bytes {
@@ -73,11 +76,27 @@ pub async fn relay(client: &mut Leg<'_>, upstream: &mut Leg<'_>, limits: Limits,
     })
     .await;
     upstream.disarm();
-    if let Some((of_client, of_upstream)) = broken {
-        reset(client, of_client);
-        reset(upstream, of_upstream);
+    match end {
+        End::Closed => {}
+        End::Idle => {
+            leave(client);
+            leave(upstream);
+        }
+        End::Broken(of_client, of_upstream) => {
+            reset(client, of_client);
+            reset(upstream, of_upstream);
+        }
     }
     (up.bytes(), down.bytes())
+}
+
+/// How a tunnel ended.
+#[derive(Clone, Copy)]
+enum End {
+    Closed,
+    Idle,
+    /// What the client and the upstream are told.
+    Broken(Code, Code),
 }
 
 fn direction(from: &Leg<'_>, to: &Leg<'_>, limits: Limits) -> Flow {
@@ -111,6 +130,13 @@ fn left(cx: &mut Context<'_>, leg: &mut Leg<'_>) -> bool {
 /// What the side is told from which something came that broke.
 fn code_of(broken: Broken) -> Code {
     if matches!(broken, Broken::Framing(_)) { Code::PROTOCOL_ERROR } else { Code::CONNECT_ERROR }
+}
+
+/// A tunnel that nobody uses: of an HTTP/1 connection its close says enough.
+fn leave(leg: &mut Leg<'_>) {
+    if let Leg::Http2(channel) = leg {
+        channel.reset(Code::CANCEL);
+    }
 }
 
 fn reset(leg: &mut Leg<'_>, code: Code) {

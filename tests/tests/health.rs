@@ -89,6 +89,28 @@ fn an_ejected_endpoint_comes_back() {
 }
 
 #[test]
+fn an_ejection_ends_by_hand() {
+    let origins = [origin(), origin()];
+    origins[0].is_sick.store(true, Ordering::SeqCst);
+    let proxy = start(&origins, "outlier = { consecutive_5xx = 1, ejection = \"600s\" }");
+    let mut client = proxy.connect("edge");
+    eventually("it is ejected", || {
+        client.get("/");
+        state(&proxy, &origins[0]).0 == "ejected"
+    });
+    origins[0].is_sick.store(false, Ordering::SeqCst);
+    let path = format!("/clusters/restore?cluster=c&endpoint={}", origins[0].origin.address());
+    assert_eq!(proxy.admin_post(&path).0, 200);
+    assert_eq!(state(&proxy, &origins[0]).0, "healthy");
+    let before = origins[0].asked.load(Ordering::SeqCst);
+    eventually("it serves again", || {
+        assert_eq!(client.get("/").status, 200);
+        origins[0].asked.load(Ordering::SeqCst) > before
+    });
+    proxy.wait_for_error("is no longer ejected");
+}
+
+#[test]
 fn never_more_than_the_allowed_share_is_ejected() {
     let origins = [origin(), origin(), origin(), origin()];
     origins.iter().for_each(|sick| sick.is_sick.store(true, Ordering::SeqCst));

@@ -44,6 +44,51 @@ fn a_silent_connection_is_ended_and_a_refused_one_reset() {
     assert!(proxy.connect("tcp").was_reset());
 }
 
+/// Failed connections are in a row only while no other one is made: there is no answer that could tell otherwise.
+#[test]
+fn an_endpoint_that_is_away_now_and_then_is_not_ejected_for_it() {
+    let greets = |name: &'static str| {
+        move |connection: &mut onehop_tests::Connection| {
+            connection.send(name);
+            connection.wait_for_end();
+        }
+    };
+    let steady = Origin::start(greets("steady\n"));
+    // An address of its own: nothing else takes the port while it is away.
+    let place = std::net::TcpListener::bind("127.0.9.1:0").expect("binds");
+    let address = place.local_addr().expect("bound");
+    drop(place);
+    let proxy = Proxy::start_with(
+        &format!(
+            "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\nlayer = \"tcp\"\ncluster = \"c\"\n[[cluster]]\nname = \"c\"\nbalance = \"round-robin\"\nendpoints = [\"{address}\", \"{}\"]\noutlier = {{ consecutive_connect_failures = 2, ejection = \"600s\" }}\n",
+            steady.address()
+        ),
+        &["--workers", "1"],
+        None,
+    );
+    let of = |name: &str| proxy.metric(name, &format!("endpoint=\"{address}\""));
+    for round in 1..=5 {
+        // Away: one connection fails, and its client is served elsewhere.
+        eventually("a connection fails", || {
+            assert_eq!(proxy.connect("edge").line(), "steady\n");
+            of("onehop_endpoint_connect_failures_total") >= f64::from(round)
+        });
+        assert_eq!(proxy.metric("onehop_cluster_ejections_total", ""), 0.0, "round {round}");
+        // Back for one connection.
+        let listener = std::net::TcpListener::bind(address).expect("its port is free");
+        let serves = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accepts");
+            std::io::Write::write_all(&mut stream, b"back\n").expect("writes");
+        });
+        eventually("it serves", || {
+            let line = proxy.connect("edge").line();
+            assert!(line == "steady\n" || line == "back\n", "{line}");
+            line == "back\n"
+        });
+        serves.join().expect("no panic");
+    }
+}
+
 #[test]
 fn proxy_headers_are_sent_and_read() {
     let origin = Origin::start(|connection| {

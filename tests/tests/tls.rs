@@ -240,6 +240,42 @@ fn upstreams_are_verified_by_default_and_by_name() {
     }
 }
 
+/// An endpoint whose handshakes fail is as good as one that cannot be connected to.
+#[test]
+fn an_endpoint_whose_handshakes_fail_is_ejected() {
+    let (folder, trusted, other) = (folder(), Authority::new("root"), Authority::new("other"));
+    put(&folder.join("ca.pem"), trusted.pem());
+    files(&folder, "good", &trusted, &Leaf::server(&["server.test"]));
+    files(&folder, "bad", &other, &Leaf::server(&["server.test"]));
+    let origin = Origin::echo();
+    let inner = |name: &str| {
+        // A file of its own: it is watched.
+        let path = folder.join(format!("{name}.toml"));
+        let tls = format!("{{ certificate = \"{name}.pem\", key = \"{name}.key\" }}");
+        std::fs::write(&path, config(&origin, &tls)).expect("writes");
+        Proxy::start_file(path, &[], None)
+    };
+    let (good, bad) = (inner("good"), inner("bad"));
+    let text = format!(
+        "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"web\"\n\
+         [[cluster]]\nname = \"web\"\nbalance = \"round-robin\"\nendpoints = [\"{}\", \"{}\"]\ntls = {{ ca = \"ca.pem\", server_name = \"server.test\" }}\n\
+         outlier = {{ consecutive_connect_failures = 2, ejection = \"600s\" }}\n",
+        good.address("edge"),
+        bad.address("edge")
+    );
+    let path = folder.join("outer.toml");
+    std::fs::write(&path, text).expect("writes");
+    let outer = Proxy::start_file(path, &[], None);
+    let state =
+        format!("endpoint=\"{}\",state=\"ejected\",reason=\"consecutive-connect-failures\"", bad.address("edge"));
+    onehop_tests::eventually("it is ejected", || {
+        // Nobody has read the request: it goes to the other one.
+        let response = outer.connect("edge").get("/");
+        assert_eq!(response.status, 200, "{}", response.head);
+        outer.metric("onehop_endpoint_state", &state) == 1.0
+    });
+}
+
 #[test]
 fn what_does_not_fit_together_is_refused_with_the_files_name() {
     let (folder, authority) = (folder(), Authority::new("root"));

@@ -276,7 +276,7 @@ fn drain_endpoint(shared: &Shared, query: &str, drain: bool) -> Reply {
             if drain {
                 found.vitals.health.fetch_or(DRAINED, Ordering::Relaxed);
             } else {
-                found.vitals.health.fetch_and(!DRAINED, Ordering::Relaxed);
+                found.vitals.restore(onehop_net::clock::now());
             }
             reply(StatusCode::OK, "text/plain", "ok\n".to_owned())
         }

@@ -170,6 +170,36 @@ impl Vitals {
         }
     }
 
+    /// A connection was made: those that failed are in a row no longer. For TCP there is no other success; an answer's status
+    /// says more, so of the other two counts only what was nothing but failed connections is forgotten.
+    pub fn connected(&self) {
+        let failed = self.connect_failures.load(Relaxed);
+        if failed == 0 {
+            return;
+        }
+        self.connect_failures.store(0, Relaxed);
+        for count in [&self.gateway_errors, &self.server_errors] {
+            // Another core may book meanwhile: then it stays.
+            let _ = count.compare_exchange(failed, 0, Relaxed, Relaxed);
+        }
+    }
+
+    /// Lets it in by hand, whether it was drained or ejected; what its checks find is theirs to say.
+    pub fn restore(&self, now: u64) {
+        if self.health.load(Relaxed) & (DRAINED | EJECTED) == 0 {
+            return;
+        }
+        self.forget();
+        self.begins(now);
+        self.health.fetch_and(!(DRAINED | EJECTED), Relaxed);
+    }
+
+    fn forget(&self) {
+        for count in [&self.server_errors, &self.gateway_errors, &self.connect_failures] {
+            count.store(0, Relaxed);
+        }
+    }
+
     /// Whether it is ejected.
     pub fn is_ejected(&self) -> bool {
         self.health.load(Relaxed) & EJECTED != 0
@@ -203,9 +233,7 @@ impl Vitals {
         if now < self.ejected_until.load(Relaxed) {
             return false;
         }
-        for count in [&self.server_errors, &self.gateway_errors, &self.connect_failures] {
-            count.store(0, Relaxed);
-        }
+        self.forget();
         self.begins(now);
         self.health.fetch_and(!EJECTED, Relaxed);
         true
@@ -322,6 +350,36 @@ mod tests {
         assert_eq!(book(&[GatewayError; 3]), Some(Cause::ConsecutiveGateway));
         assert_eq!(book(&[GatewayError, GatewayError, ServerError, GatewayError]), None);
         assert_eq!(book(&[ConnectFailure; 2]), Some(Cause::ConsecutiveConnect));
+    }
+
+    #[test]
+    fn a_connection_ends_the_row_of_those_that_failed() {
+        let vitals = Vitals::default();
+        let book = |event| vitals.book(&policy(), event);
+        for _ in 0..20 {
+            assert_eq!(book(Event::ConnectFailure), None);
+            vitals.connected();
+        }
+        // What connects and then fails goes on failing.
+        assert_eq!(book(Event::GatewayError), None);
+        vitals.connected();
+        assert_eq!(book(Event::ConnectFailure), None);
+        vitals.connected();
+        assert_eq!(book(Event::GatewayError), Some(Cause::ConsecutiveGateway));
+    }
+
+    #[test]
+    fn who_is_let_in_by_hand_begins_anew() {
+        let vitals = Vitals::default();
+        assert!(vitals.book(&policy(), Event::ConnectFailure).is_none());
+        assert!(vitals.book(&policy(), Event::ConnectFailure).is_some());
+        assert!(vitals.eject(&policy(), Cause::ConsecutiveConnect, 5, 0));
+        vitals.health.fetch_or(DRAINED | UNHEALTHY, Relaxed);
+        vitals.restore(7);
+        assert_eq!((vitals.health.load(Relaxed), vitals.since_ns()), (UNHEALTHY, 7));
+        assert!(vitals.book(&policy(), Event::ConnectFailure).is_none(), "what it did before is forgotten");
+        vitals.restore(9);
+        assert_eq!(vitals.since_ns(), 7, "nothing was to be restored");
     }
 
     #[test]

@@ -71,7 +71,7 @@ const ENDPOINT: &[Key] = &[
 const OUTLIER: &[Key] = &[
     key("consecutive_5xx", Number, "5xx answers or failures in a row; 5 without it."),
     key("consecutive_gateway_errors", Number, "502, 503, 504 or failures in a row."),
-    key("consecutive_connect_failures", Number, "Failed connections in a row."),
+    key("consecutive_connect_failures", Number, "Failed connections, or TLS handshakes, in a row."),
     key("success_rate", Fraction, "The least share of successes over an interval, such as 0.9."),
     key(
         "latency_factor",

@@ -33,6 +33,7 @@ pub(super) async fn open(
                 peer.meters.core(cluster.core).connect_failures.add(1);
                 let now = clock::now();
                 super::outlier::failed(cluster, endpoint, now.saturating_sub(begun), now);
+                super::outlier::report(cluster, endpoint, Event::ConnectFailure, 0, now);
                 return Err(Fault::retryable(Side::Upstream, Step::Lease, reason));
             }
             Ok(stream)
@@ -43,6 +44,7 @@ pub(super) async fn open(
         Ok(stream) => {
             meters.connects.add(1);
             peer.meters.core(cluster.core).connects.add(1);
+            super::outlier::connected(cluster, endpoint);
             Ok(stream)
         }
         Err(error) => {

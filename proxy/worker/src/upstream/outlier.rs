@@ -35,6 +35,13 @@ pub fn report(cluster: &ClusterState, endpoint: &EndpointState, event: Event, la
     }
 }
 
+/// Books that a connection was made.
+pub fn connected(cluster: &ClusterState, endpoint: &EndpointState) {
+    if cluster.watches.get() {
+        endpoint.endpoint.borrow().vitals.connected();
+    }
+}
+
 /// Books how long an answer took whose outcome is still to come.
 pub fn answered(cluster: &ClusterState, endpoint: &EndpointState, latency_ns: u64, now: Nanos) {
     if !cluster.watches.get() {

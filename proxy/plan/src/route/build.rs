@@ -7,7 +7,9 @@ use ahash::AHashMap;
 use super::pattern::{self, MAX_SEGMENTS, Pattern, Segment};
 use super::shadow::{self, Shadowed};
 use super::table::{FlatTable, Value, fold};
-use super::{Conditions, EXACT_HOST, EXACT_PATH, Expressions, Host, HostTable, Rule, Shape, Shapes, WILDCARD};
+use super::{
+    Conditions, EXACT_HOST, EXACT_PATH, Expressions, Host, HostTable, Rule, Shape, Shapes, WILDCARD, WITH_EXPRESSIONS,
+};
 use crate::model;
 use crate::snapshot::Route;
 
@@ -166,15 +168,6 @@ impl Builder {
     }
 
     fn host(&mut self, number: u32, key: HostKey, draft: HostDraft<'_>) {
-        match key {
-            None => self.table.any = Some(number),
-            Some((space, name)) => {
-                let lengths = if space == WILDCARD { &mut self.table.wildcards } else { &mut self.table.exact_hosts };
-                lengths.note(&name);
-                let hash = self.table.hosts.hashes.of(&name);
-                self.table.hosts.insert(space, hash, &name, Value { first: number, count: 0 });
-            }
-        }
         let mut set = Shapes { has_exact: !draft.exact.is_empty(), ..Shapes::default() };
         for (path, rules) in draft.exact {
             let hash = fold(u64::from(number), self.table.patterns.hashes.of(path.as_bytes()));
@@ -203,6 +196,15 @@ impl Builder {
         }
         let expressions = self.expressions(draft.expressions);
         self.table.list.push(Host { shapes, expressions });
+        let Some((space, name)) = key else {
+            self.table.any = Some(number);
+            return;
+        };
+        let lengths = if space == WILDCARD { &mut self.table.wildcards } else { &mut self.table.exact_hosts };
+        lengths.note(&name);
+        let hash = self.table.hosts.hashes.of(&name);
+        let count = if expressions == 0 { shapes } else { WITH_EXPRESSIONS };
+        self.table.hosts.insert(space, hash, &name, Value { first: number, count });
     }
 
     fn pattern(&mut self, space: u32, hash: u64, host: u32, literals: &[u8], mut rules: Vec<Draft<'_>>) {

@@ -98,6 +98,9 @@ struct Host {
     expressions: u32,
 }
 
+/// In a host's slot instead of its set of shapes: it has regular expressions, and stands in the list.
+const WITH_EXPRESSIONS: u32 = u32::MAX;
+
 /// Spaces of the flat table below those of the hosts' patterns.
 const EXACT_HOST: u32 = 0;
 const WILDCARD: u32 = 1;
@@ -130,8 +133,7 @@ struct Segments {
 impl HostTable {
     /// The route that a request takes.
     pub fn find(&self, facts: &Facts<'_>, scratch: &mut Scratch) -> Option<&Arc<Route>> {
-        let number = self.host(facts.host)?;
-        let host = self.list[number as usize];
+        let (number, host) = self.host(facts.host)?;
         let shapes = &self.shapes[host.shapes as usize];
         if shapes.has_exact {
             let hash = fold(u64::from(number), self.patterns.hashes.of(facts.path));
@@ -201,17 +203,17 @@ impl HostTable {
         None
     }
 
-    /// The number of the most specific host that names it.
-    fn host(&self, host: &[u8]) -> Option<u32> {
+    /// The most specific host that names it, with its number.
+    fn host(&self, host: &[u8]) -> Option<(u32, Host)> {
         if self.exact_hosts.is_empty() && self.wildcards.is_empty() {
-            return self.any;
+            return self.any();
         }
         let name = host::bare(host);
         if !self.is_long_as_some(name) {
-            return self.any;
+            return self.any();
         }
         let mut buffer = [0; MAX_HOST];
-        host::lower(name, &mut buffer).and_then(|name| self.named(name)).or(self.any)
+        host::lower(name, &mut buffer).and_then(|name| self.named(name)).or_else(|| self.any())
     }
 
     /// Whether some host in the table is as long as this name, or as what a wildcard may leave of it.
@@ -220,14 +222,24 @@ impl HostTable {
             || (!self.wildcards.is_empty() && host::suffixes(name).any(|suffix| self.wildcards.has(suffix)))
     }
 
-    fn named(&self, name: &[u8]) -> Option<u32> {
+    fn any(&self) -> Option<(u32, Host)> {
+        self.any.map(|number| (number, self.list[number as usize]))
+    }
+
+    fn named(&self, name: &[u8]) -> Option<(u32, Host)> {
         let find = |space, name: &[u8]| self.hosts.find(space, self.hosts.hashes.of(name), |key| key == name);
         let exact = self.exact_hosts.has(name).then(|| find(EXACT_HOST, name)).flatten();
         let wild = || {
             let mut suffixes = host::suffixes(name).filter(|suffix| self.wildcards.has(suffix));
             suffixes.find_map(|suffix| find(WILDCARD, suffix))
         };
-        exact.or_else(wild).map(|found| found.first)
+        let found = exact.or_else(wild)?;
+        // Its slot says all of a host without expressions; the list is one more line that is not in the cache.
+        let host = match found.count {
+            WITH_EXPRESSIONS => self.list[found.first as usize],
+            shapes => Host { shapes, expressions: 0 },
+        };
+        Some((found.first, host))
     }
 
     #[inline]

@@ -14,7 +14,7 @@ const SPACE: usize = 16;
 pub struct Value {
     /// A host's number, or the first of a pattern's rules.
     pub first: u32,
-    /// How many rules.
+    /// How many rules, or the host's set of shapes.
     pub count: u32,
 }
 

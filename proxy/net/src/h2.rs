@@ -3,6 +3,8 @@
 //! PRIORITY, RST_STREAM or WINDOW_UPDATE frames; a peer that sends more than its budget is named here.
 //! Must not know what the frames mean beyond their type.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod pieces;
 mod walker;
 
 pub use walker::{Breach, Flood, Walker};
@@ -247,34 +249,31 @@ impl AsyncRead for Io {
             if this.heard.turn.get() == Turn::Waits {
                 return Poll::Pending;
             }
-            let in_head = this.walker.have;
             if !ready!(this.poll_bytes(cx))? {
-                if in_head == 0 {
+                let held = std::mem::take(&mut this.walker.have);
+                if held == 0 {
                     return Poll::Ready(Ok(()));
                 }
                 // What was held back shows that the end came too early.
-                this.walker.have = 0;
-                this.owe(&{ this.walker.head }[..in_head]);
+                this.owe(&{ this.walker.head }[..held]);
                 continue;
             }
             let data = this.stream.buffered();
-            let count = data.len().min(if in_head > 0 { 9 - in_head } else { buf.remaining() });
-            let walked = this.walker.advance(&data[..count], clock::now());
-            this.heard.bytes.set(this.heard.bytes.get() + walked.seen as u64);
+            let taken = this.walker.take(data, buf.remaining(), clock::now());
+            this.heard.bytes.set(this.heard.bytes.get() + taken.seen as u64);
             this.heard.block_since.set(this.walker.block_since());
-            if let Some(breach) = walked.breach {
+            if let Some(breach) = taken.breach {
                 return this.hear_breach(cx, breach);
             }
             if !this.heard.settled.get() && this.walker.is_settled() {
                 this.heard.settled.set(true);
             }
-            if in_head == 0 {
-                buf.put_slice(&data[..walked.passed]);
-            } else if this.walker.have == 0 && !this.walker.says_nothing() {
+            buf.put_slice(&data[..taken.passed]);
+            this.stream.consume(taken.seen);
+            if taken.owes_head {
                 this.owe(&{ this.walker.head });
             }
-            this.stream.consume(walked.seen);
-            if in_head == 0 && walked.passed > 0 {
+            if taken.passed > 0 {
                 return Poll::Ready(Ok(()));
             }
         }

@@ -3,6 +3,9 @@
 
 /// Largest ClientHello that is looked at; with post-quantum key shares real ones are about 2 KiB.
 pub const MAX_HELLO: usize = 32 * 1024;
+/// Records that it may come in. All of them are looked at again with each piece that arrives, and one of a few bytes each
+/// would make that dear; libraries fragment by thousands of bytes, and those who hide names by a handful.
+pub const MAX_RECORDS: usize = 512;
 /// Longest name that can be one (RFC 1035).
 const MAX_NAME: usize = 255;
 /// Protocols of an ALPN list that are kept.
@@ -38,7 +41,7 @@ pub fn may_begin(bytes: &[u8]) -> bool {
 pub fn parse(bytes: &[u8]) -> Result<Option<ClientHello>, NoHello> {
     let mut message = Vec::new();
     let mut rest = bytes;
-    loop {
+    for _ in 0..MAX_RECORDS {
         if !may_begin(rest) {
             return Err(NoHello);
         }
@@ -68,6 +71,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<ClientHello>, NoHello> {
         }
         rest = &after[length..];
     }
+    Err(NoHello)
 }
 
 /// Takes slices off the front; `None` at the first that is not there.
@@ -201,6 +205,9 @@ mod tests {
         assert_eq!(parse(&[22, 3, 1, 0, 4, 2, 0, 0, 0]), Err(NoHello));
         assert_eq!(parse(&[22, 3, 1, 0, 4, 1, 0xff, 0, 0]), Err(NoHello), "longer than any hello");
         assert_eq!(parse(&hello(&[named(b"a\0b")], 4096)), Err(NoHello));
+        let padded = [named(b"a"), (21, vec![0; MAX_RECORDS])];
+        assert_eq!(parse(&hello(&padded, 1)), Err(NoHello), "in more pieces than anybody makes");
+        assert_eq!(parse(&hello(&padded, 2)).map(|hello| hello.is_some()), Ok(true));
         assert_eq!(parse(&hello(&[named(b"")], 4096)), Err(NoHello));
         assert_eq!(parse(&hello(&[(SERVER_NAME, vec![0, 9, 0])], 4096)), Err(NoHello));
         assert_eq!(parse(&hello(&[], 4096)).map(|hello| hello.is_some()), Ok(true));

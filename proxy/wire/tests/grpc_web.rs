@@ -1,42 +1,48 @@
-//! Properties of gRPC-Web's base64, with a fixed seed: whatever is written is read back however it is cut, and whatever
-//! comes, cutting it changes nothing.
+//! Properties of gRPC-Web's base64 and of its trailers, with a fixed seed: whatever is written is read back however it
+//! is cut, and whatever comes, cutting it changes nothing.
 
-use onehop_wire::grpc_web::{Decoder, encode};
+mod checks;
+
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
-fn runner() -> TestRunner {
+fn check<S: Strategy>(strategy: &S, test: impl Fn(S::Value)) {
     let config = ProptestConfig { cases: 5000, failure_persistence: None, ..ProptestConfig::default() };
-    TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
-}
-
-fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
-    let (mut decoder, mut out) = (Decoder::default(), Vec::new());
-    for piece in pieces {
-        decoder.decode(piece, &mut out).ok()?;
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let outcome = runner.run(strategy, |value| {
+        test(value);
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
     }
-    decoder.finish().ok().map(|()| out)
 }
 
 #[test]
 fn messages_come_back_whole_however_they_are_cut() {
-    let messages = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..5);
-    let outcome = runner().run(&(messages, 1..20usize), |(messages, cut)| {
-        let mut text = Vec::new();
-        // Each with padding of its own.
-        messages.iter().for_each(|message| encode(message, &mut text));
-        prop_assert_eq!(decode(text.chunks(cut)), Some(messages.concat()));
-        Ok(())
-    });
-    outcome.expect("it holds");
+    let bytes = proptest::collection::vec(any::<u8>(), 0..200);
+    check(&(bytes, 1..20usize), |(bytes, step)| checks::grpc_web::body(&bytes, step));
 }
 
 #[test]
 fn cuts_change_nothing_whatever_comes() {
-    let text = proptest::collection::vec(proptest::sample::select(b"AZaz09+/==\n-".to_vec()), 0..40);
-    let outcome = runner().run(&(text, 1..9usize), |(text, cut)| {
-        prop_assert_eq!(decode(text.chunks(cut)), decode(std::iter::once(&text[..])));
-        Ok(())
+    let digit = proptest::sample::select(b"AZaz09+/==\n-".to_vec());
+    let group = prop::sample::select(vec!["AAAA", "AQ==", "AQI=", "////", "A===", "="])
+        .prop_map(|text| text.as_bytes().to_vec());
+    let text = prop_oneof![
+        proptest::collection::vec(digit, 0..40),
+        proptest::collection::vec(group, 0..10).prop_map(|groups| groups.concat()),
+    ];
+    check(&(text, 1..9usize), |(text, step)| checks::grpc_web::text(&text, step));
+}
+
+#[test]
+fn trailers_are_one_frame() {
+    let name = prop::sample::select(vec!["grpc-status", "grpc-message", "a-bin", "content-length", "te"]);
+    let value = "[ -~]{0,12}";
+    let fields = proptest::collection::vec((name, value), 0..6);
+    check(&fields, |fields| {
+        let lines = fields.iter().map(|(name, value)| [name.as_bytes(), value.as_bytes()].join(&0xff));
+        checks::grpc_web::trailers(&lines.collect::<Vec<_>>().join(&0xff));
     });
-    outcome.expect("it holds");
 }

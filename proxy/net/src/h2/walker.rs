@@ -105,11 +105,22 @@ const MAX_LARGE: u32 = 4;
 const CREDITED: usize = 1024;
 
 /// How far a walk has come.
-pub(super) struct Walked {
+struct Walked {
+    /// Bytes that were looked at.
+    seen: usize,
+    /// Those of them that are passed on, from the first on.
+    passed: usize,
+    breach: Option<Breach>,
+}
+
+/// What one read brings.
+pub(super) struct Taken {
     /// Bytes that were looked at.
     pub seen: usize,
     /// Those of them that are passed on, from the first on.
     pub passed: usize,
+    /// After them goes a frame's head that came in pieces.
+    pub owes_head: bool,
     pub breach: Option<Breach>,
 }
 
@@ -151,9 +162,19 @@ impl Walker {
         breach
     }
 
+    /// Takes what was read, or its beginning: at most `room` of it is passed on, and a head that was begun is first made
+    /// whole.
+    pub(super) fn take(&mut self, data: &[u8], room: usize, now: Nanos) -> Taken {
+        let in_head = self.have > 0;
+        let count = data.len().min(if in_head { 9 - self.have } else { room });
+        let Walked { seen, passed, breach } = self.advance(&data[..count], now);
+        let owes_head = in_head && self.have == 0 && !self.says_nothing();
+        Taken { seen, passed: if in_head { 0 } else { passed }, owes_head, breach }
+    }
+
     /// Walks on, to the end or up to a frame that is left out: DATA that says nothing, of which `h2` allows a hundred in a
     /// connection's whole life. A head that is not whole yet is held back, since it may be such a one's.
-    pub(super) fn advance(&mut self, bytes: &[u8], now: Nanos) -> Walked {
+    fn advance(&mut self, bytes: &[u8], now: Nanos) -> Walked {
         let mut breach = None;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -188,7 +209,7 @@ impl Walker {
     }
 
     /// Whether the latest head is that of DATA without content, padding or an end.
-    pub(super) fn says_nothing(&self) -> bool {
+    fn says_nothing(&self) -> bool {
         self.head[3] == 0 && self.skip == 0 && self.head[4] & 9 == 0
     }
 
@@ -274,7 +295,8 @@ impl Walker {
         let drained = (now.saturating_sub(self.drained_at[index])) / each_ns;
         if drained > 0 {
             self.levels[index] = self.levels[index].saturating_sub(u32::try_from(drained).unwrap_or(u32::MAX));
-            self.drained_at[index] = now;
+            // Not `now`: what is left of it counts for the next.
+            self.drained_at[index] += drained * each_ns;
         }
         self.levels[index] += 1;
         (self.levels[index] > burst).then_some(Breach::Flood(flood))
@@ -352,16 +374,13 @@ mod tests {
             let mut passed = Vec::new();
             for mut part in bytes.chunks(cut) {
                 while !part.is_empty() {
-                    let in_head = walker.have;
-                    let count = if in_head > 0 { part.len().min(9 - in_head) } else { part.len() };
-                    let walked = walker.advance(&part[..count], 5);
-                    assert_eq!(walked.breach, None);
-                    if in_head == 0 {
-                        passed.extend(&part[..walked.passed]);
-                    } else if walker.have == 0 && !walker.says_nothing() {
+                    let taken = walker.take(part, usize::MAX, 5);
+                    assert_eq!(taken.breach, None);
+                    passed.extend(&part[..taken.passed]);
+                    if taken.owes_head {
                         passed.extend(walker.head);
                     }
-                    part = &part[walked.seen..];
+                    part = &part[taken.seen..];
                 }
             }
             assert_eq!(passed, kept, "cut at {cut}");

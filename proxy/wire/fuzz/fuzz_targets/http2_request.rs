@@ -6,5 +6,5 @@
 mod checks;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    checks::http2_request(bytes);
+    checks::http2::request(bytes);
 });

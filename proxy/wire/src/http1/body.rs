@@ -16,13 +16,27 @@ const MAX_TRAILERS: usize = 16 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Size { digits: u8, size: u64 },
-    Extension { size: u64, length: usize, at: Grammar },
-    SizeLf { size: u64 },
-    Data { left: u64 },
+    Size {
+        digits: u8,
+        size: u64,
+    },
+    Extension {
+        size: u64,
+        length: usize,
+        at: Grammar,
+    },
+    SizeLf {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataLf,
-    Trailers,
+    Trailers {
+        /// Bytes of them that were looked at.
+        seen: usize,
+    },
     Done,
 }
 
@@ -126,8 +140,8 @@ impl ChunkedDecoder {
                 self.state = if left == 0 { State::DataCr } else { State::Data { left } };
                 return Ok(Part::Data(length));
             }
-            if self.state == State::Trailers {
-                return if at > 0 { Ok(Part::Framing(at)) } else { self.trailers(buf) };
+            if let State::Trailers { seen } = self.state {
+                return if at > 0 { Ok(Part::Framing(at)) } else { self.trailers(buf, seen.min(buf.len())) };
             }
             let Some(byte) = buf.get(at).copied().filter(|_| self.state != State::Done) else {
                 return Ok(if at > 0 { Part::Framing(at) } else { Part::NeedMore });
@@ -158,7 +172,7 @@ impl ChunkedDecoder {
                 let at = at.ok_or(Reject::BadChunkExtension)?;
                 Ok(State::Extension { size, length: length + 1, at })
             }
-            (State::SizeLf { size: 0 }, b'\n') => Ok(State::Trailers),
+            (State::SizeLf { size: 0 }, b'\n') => Ok(State::Trailers { seen: 0 }),
             (State::SizeLf { size }, b'\n') => Ok(State::Data { left: size }),
             (State::SizeLf { .. }, _) => Err(Reject::BareCr),
             (State::DataCr, b'\r') => Ok(State::DataLf),
@@ -167,23 +181,29 @@ impl ChunkedDecoder {
         }
     }
 
-    fn trailers(&mut self, buf: &[u8]) -> Result<Part, Reject> {
+    /// The section is looked at once, however many pieces it comes in.
+    fn trailers(&mut self, buf: &[u8], seen: usize) -> Result<Part, Reject> {
         if buf.starts_with(b"\r\n") {
             self.state = State::Done;
             return Ok(Part::Trailers(2));
         }
-        let end = buf.windows(4).position(|window| window == b"\r\n\r\n");
+        // Its end may have begun with the last three of the bytes before.
+        let from = seen.saturating_sub(3);
+        let end = memchr::memmem::find(&buf[from..], b"\r\n\r\n").map(|at| from + at + 4);
         // Said as soon as it is seen, so that the same bytes get the same answer however they arrive.
-        let section = &buf[..end.map_or(buf.len(), |at| at + 4)];
-        if section.first() == Some(&b'\n') || section.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r') {
+        let fresh = &buf[from..end.unwrap_or(buf.len())];
+        if buf.first() == Some(&b'\n') || fresh.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r') {
             return Err(Reject::BareLf);
         }
         match end {
-            Some(at) if at + 4 <= MAX_TRAILERS => {
+            Some(end) if end <= MAX_TRAILERS => {
                 self.state = State::Done;
-                Ok(Part::Trailers(at + 4))
+                Ok(Part::Trailers(end))
             }
-            None if buf.len() < MAX_TRAILERS => Ok(Part::NeedMore),
+            None if buf.len() < MAX_TRAILERS => {
+                self.state = State::Trailers { seen: buf.len() };
+                Ok(Part::NeedMore)
+            }
             _ => Err(Reject::TrailersTooLarge),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 
 use super::fields::{Fields, kind};
+use super::limits::MAX_FIELDS;
 use super::rules::Reject;
 
 /// A range of the head's bytes.
@@ -327,6 +328,8 @@ pub(super) struct Framing {
     pub(super) upgrades: bool,
     pub(super) upgrade: Option<Span>,
     pub(super) named: u128,
+    /// Names in all the `Connection` fields.
+    tokens: usize,
 }
 
 impl Framing {
@@ -351,7 +354,7 @@ impl Framing {
                     }
                     framing.chunked = coding(field.value.of(head))?;
                 }
-                Known::Connection => framing.connection(field.value.of(head), fields, head),
+                Known::Connection => framing.connection(field.value.of(head), fields, head)?,
                 Known::Upgrade => framing.upgrade = framing.upgrade.or(Some(field.value)),
                 _ => {}
             }
@@ -362,11 +365,17 @@ impl Framing {
         Ok(framing)
     }
 
-    fn connection(&mut self, value: &[u8], fields: &[Field], head: &[u8]) {
+    fn connection(&mut self, value: &[u8], fields: &[Field], head: &[u8]) -> Result<(), Reject> {
         // As nearly everyone writes it.
         match value {
-            b"keep-alive" => return self.keep_alive = true,
-            b"close" => return self.close = true,
+            b"keep-alive" => {
+                self.keep_alive = true;
+                return Ok(());
+            }
+            b"close" => {
+                self.close = true;
+                return Ok(());
+            }
             _ => {}
         }
         for token in value.split(|byte| *byte == b',') {
@@ -378,6 +387,12 @@ impl Framing {
             } else if token.eq_ignore_ascii_case(b"upgrade") {
                 self.upgrades = true;
             } else if !token.is_empty() {
+                // Each is looked for among all fields, and a head is long enough for thousands: no more than there can be
+                // fields to name.
+                self.tokens += 1;
+                if self.tokens > MAX_FIELDS {
+                    return Err(Reject::TooManyFields);
+                }
                 for (index, field) in fields.iter().enumerate() {
                     if field.name.of(head).eq_ignore_ascii_case(token) {
                         self.named |= 1 << index;
@@ -385,6 +400,7 @@ impl Framing {
                 }
             }
         }
+        Ok(())
     }
 
     pub(super) fn keeps_alive(&self, version: Version) -> bool {

@@ -145,6 +145,36 @@ fn bad_chunks_are_refused() {
 }
 
 #[test]
+fn trailers_are_found_in_any_pieces() {
+    for section in [&b"\r\n"[..], b"a: b\r\n\r\n", b"a: b\r\n\r", b"a: b\r\nc: d\r\n\r\n\r\n", b"a\n\r\n", b"\n"] {
+        let whole = ChunkedDecoder::new().scan(&[b"0\r\n", section].concat());
+        for cut in 1..=section.len() {
+            let mut decoder = ChunkedDecoder::new();
+            assert_eq!(decoder.scan(b"0\r\n").map(|scan| scan.forward), Ok(3));
+            let mut end = 0;
+            let last = loop {
+                end = (end + cut).min(section.len());
+                match decoder.scan(&section[..end]) {
+                    Ok(Scan { trailers: None, .. }) if end < section.len() => {}
+                    last => break last,
+                }
+            };
+            assert_eq!(last.map(|scan| scan.trailers), whole.map(|scan| scan.trailers), "{section:?} by {cut}");
+        }
+    }
+}
+
+#[test]
+fn connection_names_no_more_than_there_can_be() {
+    let head = |names: usize| {
+        format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {}\r\nx: y\r\n\r\n", vec!["x"; names].join(","))
+    };
+    let read = |names| RequestHead::default().parse(head(names).as_bytes(), &Limits::default());
+    assert_eq!(read(MAX_FIELDS), Ok(()));
+    assert_eq!(read(MAX_FIELDS + 1), Err(Reject::TooManyFields));
+}
+
+#[test]
 fn heads_end_where_they_end_in_any_split() {
     let text = b"\r\nGET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\nbody";
     for split in 0..text.len() {

@@ -69,6 +69,10 @@ pub fn request<'a>(
         lines.out.extend_from_slice(b"\r\n");
     }
     let length = lines.length;
+    // Of what no field stands behind: an authority.
+    if out.len() > limits.head_bytes as usize {
+        return Err(Reject::HeadTooLarge);
+    }
     // What a tunnel carries is no body (RFC 9110 9.3.6).
     if connect && length.is_some() {
         return Err(Reject::ConnectWithBody);
@@ -103,7 +107,7 @@ fn check_parts(parts: &Parts<'_>, connect: bool, extended: bool, limits: &Limits
         return Err(Reject::BadTarget);
     }
     let path = parts.path.ok_or(Reject::BadTarget)?;
-    if path.len() + parts.method.len() + 9 > limits.request_line as usize {
+    if path.len() + parts.method.len() + 10 > limits.request_line as usize {
         return Err(Reject::LineTooLong);
     }
     let form = path.starts_with(b"/") || (path == b"*" && parts.method == b"OPTIONS");
@@ -134,6 +138,8 @@ fn take_fields<'a>(
         check_value(value)?;
         let known = Known::recognise(name);
         match known {
+            // It says nothing, and joined to others it would leave a blank at an end of the value.
+            Known::Cookie if value.is_empty() => {}
             Known::Cookie => {
                 // They are one field, so that no count of fields bounds them: their bytes are bounded, as they will be written.
                 crumb_bytes += value.len() + 2;

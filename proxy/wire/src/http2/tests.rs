@@ -111,6 +111,36 @@ fn crumbs_are_bounded_by_their_bytes_alone() {
 }
 
 #[test]
+fn empty_crumbs_leave_no_blanks() {
+    let fields: Fields<'_> =
+        &[(b"cookie", b""), (b"cookie", b"a=1"), (b"cookie", b""), (b"cookie", b"b=2"), (b"cookie", b"")];
+    let (head, bytes) = parse(&get(), fields).expect("well-formed");
+    assert_eq!(head.find(Known::Cookie).expect("joined").value.of(&bytes), b"a=1; b=2");
+    let (head, _) = parse(&get(), &fields[..1]).expect("well-formed");
+    assert!(head.find(Known::Cookie).is_none());
+}
+
+#[test]
+fn a_head_without_fields_has_a_limit_too() {
+    let authority = [b'a'; 300];
+    let limits = Limits { head_bytes: 200, ..Limits::default() };
+    let parts = Parts { authority: Some(&authority), ..get() };
+    let (mut head, mut out) = (RequestHead::default(), Vec::new());
+    let read = request(&parts, std::iter::empty(), &limits, &mut head, &mut out);
+    assert_eq!(read, Err(Reject::HeadTooLarge));
+}
+
+#[test]
+fn trailers_have_limits() {
+    let limits = Limits { head_bytes: 11, fields: 2, request_line: 0 };
+    let lines = |fields: Fields<'_>| trailer_lines(fields.iter().copied(), &limits, &mut Vec::new());
+    assert_eq!(lines(&[(b"a", b"1234")]), Ok(()));
+    assert_eq!(lines(&[(b"a", b"12345")]), Err(Reject::TrailersTooLarge));
+    // Those that are left out count.
+    assert_eq!(lines(&[(b"te", b""), (b"host", b""), (b"via", b"")]), Err(Reject::TrailersTooLarge));
+}
+
+#[test]
 fn connect_in_both_kinds() {
     let plain = Parts { method: b"CONNECT", authority: Some(b"db:5432"), ..Parts::default() };
     let (head, bytes) = parse(&plain, &[]).expect("well-formed");

@@ -19,16 +19,20 @@ pub fn trailer_lines<'a>(
         if is_connection_specific(Known::recognise(name)) {
             return Err(Reject::ConnectionField);
         }
+        if index >= limits.max_fields() {
+            return Err(Reject::TrailersTooLarge);
+        }
         if forbidden_trailer(name) {
             continue;
-        }
-        if index >= limits.max_fields() || out.len() - start > limits.head_bytes as usize {
-            return Err(Reject::TrailersTooLarge);
         }
         out.extend_from_slice(name);
         out.extend_from_slice(b": ");
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
+        // With the blank line that ends them.
+        if out.len() - start + 2 > limits.head_bytes as usize {
+            return Err(Reject::TrailersTooLarge);
+        }
     }
     out.extend_from_slice(b"\r\n");
     Ok(())

@@ -444,10 +444,12 @@ pub fn response<R>(
 ) -> R {
     use crate::exchange::body::Framing;
     let mut drop = http1::hop_by_hop(&head.fields, head.named_by_connection);
-    if framed.framing == Framing::Unchunked {
+    // A client of HTTP/1.0 knows no codings, not even where there is no body (RFC 9112 6.1).
+    if framed.framing == Framing::Unchunked || request.version == Version::Http10 {
         drop |= head.fields.bits(Known::TransferEncoding) | head.fields.bits(Known::Trailer);
     }
-    if head.tunnels {
+    // Where there can be no body they speak of one all the same, and some clients would wait for it (RFC 9110 8.6).
+    if head.tunnels || head.status < 200 || head.status == 204 {
         drop |= head.fields.bits(Known::TransferEncoding) | head.fields.bits(Known::ContentLength);
     }
     let mut add = Added::new();

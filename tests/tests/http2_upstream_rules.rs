@@ -1,7 +1,8 @@
 //! Rules of RFC 9113 that an upstream breaks, beyond those of `http2_upstreams`: what each client gets, and what it is told.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use onehop_tests::Proxy;
@@ -193,4 +194,47 @@ fn a_cut_body_is_no_whole_one_in_http10() {
     assert_eq!(client.read(4), b"half");
     go.send(()).expect("it waits");
     assert!(client.was_reset(), "what came of it is not whole");
+}
+
+/// 6.5.2: a server may take no streams for a while. Requests wait for it, and make no further connections meanwhile.
+#[test]
+fn an_upstream_that_takes_no_streams_is_waited_for() {
+    fn streams(count: u8) -> Vec<u8> {
+        frame(4, 0, 0, &[0, 3, 0, 0, 0, count])
+    }
+    let (refused, is_refused) = channel();
+    let (go, waits) = channel::<()>();
+    let waits = Mutex::new(waits);
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = accepted.clone();
+    let address = upstream(move |peer| {
+        count.fetch_add(1, Ordering::SeqCst);
+        if !peer.skip(24) {
+            return;
+        }
+        peer.send(streams(0));
+        // Sent before it was known.
+        let Some(early) = peer.until(1) else { return };
+        peer.send(frame(3, 0, early.stream, &[0, 0, 0, 7]));
+        let _ = refused.send(());
+        let _ = waits.lock().expect("no panic").recv();
+        peer.send(streams(10));
+        while let Some(asked) = peer.until(1) {
+            peer.send(head(&[OK], 5, asked.stream));
+        }
+    });
+    let proxy = Proxy::start_with(&config("timeout = \"off\"", &[address]), &["--workers", "1"], None);
+    let mut clients: Vec<_> = (0..3).map(|_| proxy.connect("edge")).collect();
+    clients.iter_mut().for_each(|client| client.send("GET /0 HTTP/1.1\r\nHost: test\r\n\r\n"));
+    is_refused.recv_timeout(Duration::from_secs(30)).expect("one came early");
+    // Long enough for thousands of connections; what is asserted does not hang on it.
+    for _ in 0..200 {
+        assert_eq!(proxy.admin("/live").0, 200);
+    }
+    drop(go);
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+    let connections = accepted.load(Ordering::SeqCst);
+    assert!(connections <= 2, "{connections} connections");
 }

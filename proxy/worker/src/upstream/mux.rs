@@ -186,6 +186,12 @@ impl Muxes {
         self.connecting.set(self.connecting.get() + 1);
     }
 
+    /// Whether the endpoint takes no streams at all for now, as a connection to it says (RFC 9113 6.5.2): another one would
+    /// not either.
+    fn is_barred(&self) -> bool {
+        self.list.borrow().iter().any(|mux| mux.sender.borrow().current_max_send_streams() == 0)
+    }
+
     fn wake_one(&self) {
         let waiter = self.waiters.borrow_mut().pop_front();
         if let Some(waiter) = waiter {
@@ -270,6 +276,7 @@ pub async fn ride(
         }
         let places = u64::from(muxes.connecting.get()) * u64::from(cluster.cluster.borrow().http2.max_streams);
         if muxes.waiters.borrow().len() as u64 >= places
+            && !muxes.is_barred()
             && let Some(made) = connect()
         {
             muxes.begins();
@@ -401,6 +408,10 @@ async fn drive(
                 // There may be more room than was expected.
                 muxes.tell_all(Ok(()));
             }
+        }
+        if !muxes.waiters.borrow().is_empty() && mux.upgrade().is_some_and(|mux| mux.has_room()) {
+            // Later SETTINGS may allow more.
+            muxes.wake_one();
         }
         if ping_ns == u64::MAX && heard.block_since().is_none() {
             return Poll::Pending;

@@ -14,7 +14,7 @@ use onehop_tests::http2::{Http2Origin, Incoming, connect, post, run};
 use onehop_tests::{Client, Connection, Origin, Proxy, eventually};
 
 /// What ends the silent.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(7);
 /// How often those who talk say something. No moment of theirs decides anything.
 const PAUSE: Duration = Duration::from_millis(50);
 

@@ -57,11 +57,12 @@ const BUDGETS: [(Flood, u32, u64); 8] = [
 /// The verdicts by the book, frame by frame.
 #[derive(Default)]
 struct Judge {
+    from_client: bool,
     levels: [u32; 8],
     /// The last time that each budget was asked.
     asked: [u64; 8],
     frames: usize,
-    openings: usize,
+    openings: u32,
 }
 
 impl Judge {
@@ -85,15 +86,20 @@ impl Judge {
         if wrong {
             return Some(Breach::Size);
         }
+        // What makes up for what.
+        if matches!(kind, 0 | 1 | 8) {
+            self.forgive(Flood::Pings, 1);
+        }
+        if kind == 1 {
+            self.openings += 1;
+            let resets = if self.from_client { self.openings % 2 } else { 1 };
+            let forgiven =
+                [(Flood::Resets, resets), (Flood::Priorities, 1), (Flood::Unknown, 1), (Flood::Continuations, 4)];
+            forgiven.into_iter().for_each(|(flood, count)| self.forgive(flood, count));
+        }
         let flood = match (kind, flags & 1, length) {
             (0 | 1, 0, 0) | (9, _, 0) => Flood::EmptyFrames,
-            (1, ..) => {
-                // Every second one makes up for a reset.
-                self.openings += 1;
-                self.levels[0] = self.levels[0].saturating_sub((self.openings % 2) as u32);
-                return None;
-            }
-            (0 | 5 | 7, ..) | (4 | 6, 1, _) => return None,
+            (0 | 1 | 5 | 7, ..) | (4 | 6, 1, _) => return None,
             (2, ..) => Flood::Priorities,
             (3, ..) => Flood::Resets,
             (4, ..) => Flood::Settings,
@@ -102,14 +108,26 @@ impl Judge {
             (9, ..) => Flood::Continuations,
             _ => Flood::Unknown,
         };
-        let at = BUDGETS.iter().position(|(other, ..)| *other == flood)?;
-        let (_, burst, each) = BUDGETS[at];
+        let at = place(flood);
+        let (burst, each) = match (flood, self.from_client) {
+            (Flood::Resets, false) => (5000, 1_000_000),
+            _ => (BUDGETS[at].1, BUDGETS[at].2),
+        };
         // One is forgiven with each tick of its clock.
         let ticks = now / each - self.asked[at] / each;
         self.asked[at] = now;
         self.levels[at] = self.levels[at].saturating_sub(u32::try_from(ticks).unwrap_or(u32::MAX)) + 1;
         (self.levels[at] > burst).then_some(Breach::Flood(flood))
     }
+
+    fn forgive(&mut self, flood: Flood, count: u32) {
+        let level = &mut self.levels[place(flood)];
+        *level = level.saturating_sub(count);
+    }
+}
+
+fn place(flood: Flood) -> usize {
+    BUDGETS.iter().position(|(other, ..)| *other == flood).unwrap_or_default()
 }
 
 /// Reads the bytes in pieces as a connection does, up to the first breach: what goes on, and the breach.
@@ -144,7 +162,7 @@ fn read(bytes: &[u8], from_client: bool, mut piece: impl FnMut() -> (usize, usiz
 pub fn walk(bytes: &[u8]) {
     let [shape, bytes @ ..] = bytes else { return };
     let (from_client, cut) = (shape & 1 == 1, usize::from(shape >> 1));
-    let mut judge = Judge::default();
+    let mut judge = Judge { from_client, ..Judge::default() };
     let verdict = frames(bytes, from_client).iter().find_map(|frame| judge.look(frame, 5));
     let wanted = expected(bytes, from_client);
     let check = |(passed, breach): (Vec<u8>, Option<Breach>)| {

@@ -64,7 +64,6 @@ impl Language {
                 (Some(byte), None) if !may_end && common.len() < MAX_COMMON => byte,
                 _ => return Some((common, false)),
             };
-            drop(next);
             front = self.step(&front, byte, Assertions::Hold);
             common.push(byte);
         }

@@ -17,6 +17,8 @@ mod pressure;
 mod run;
 mod secure;
 mod shard;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod translation;
 mod upstream;
 
 pub use run::{Start, run};

@@ -119,7 +119,9 @@ impl RequestHead {
         }
         self.keep_alive = framing.keeps_alive(self.version);
         self.named_by_connection = framing.named;
-        self.upgrade = framing.upgrade.filter(|_| framing.upgrades && self.version == Version::Http11);
+        // What CONNECT begins is a tunnel already.
+        let may_upgrade = self.version == Version::Http11 && self.method != Method::Connect;
+        self.upgrade = framing.upgrade.filter(|_| framing.upgrades && may_upgrade);
         self.expect_continue = false;
         if !self.fields.has(Known::Expect) {
             return Ok(());

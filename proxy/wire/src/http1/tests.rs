@@ -145,6 +145,14 @@ fn bad_chunks_are_refused() {
 }
 
 #[test]
+fn a_tunnel_is_not_upgraded() {
+    let upgrade =
+        |line: &str| request(&format!("{line}\r\nHost: h:1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"));
+    assert!(upgrade("GET / HTTP/1.1").expect("valid").upgrade.is_some());
+    assert!(upgrade("CONNECT h:1 HTTP/1.1").expect("valid").upgrade.is_none());
+}
+
+#[test]
 fn trailers_are_found_in_any_pieces() {
     for section in [&b"\r\n"[..], b"a: b\r\n\r\n", b"a: b\r\n\r", b"a: b\r\nc: d\r\n\r\n\r\n", b"a\n\r\n", b"\n"] {
         let whole = ChunkedDecoder::new().scan(&[b"0\r\n", section].concat());

@@ -13,6 +13,7 @@ use onehop_wire::http1::{BodyLength, Field, Known, Method, Span, Version};
 use super::attempt::{Attempt, Failure};
 use super::response::Response;
 use super::upgrade_allowed;
+use crate::http2::message;
 use crate::upstream::{Conn, Lease};
 
 /// What a WebSocket server proves with that it has read the handshake (RFC 6455 1.3).
@@ -35,6 +36,9 @@ impl Attempt<'_> {
     pub(super) async fn takes_tunnels(&self, lease: &mut Lease) -> bool {
         if !matches!(lease.conn, Conn::Http2(_)) || self.upgrade().is_none() {
             return true;
+        }
+        if !message::is_extended_connect(self.request.head) {
+            return false;
         }
         let patience = clock::after(clock::now(), self.cluster.cluster.borrow().connect_timeout);
         // What it allows is asked below, however the wait has ended.

@@ -2,7 +2,7 @@
 
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use onehop_wire::http1::{Edits, Known, Limits, Method as Verb, Reject, RequestHead, ResponseHead};
+use onehop_wire::http1::{BodyLength, Edits, Known, Limits, Method as Verb, Reject, RequestHead, ResponseHead};
 use onehop_wire::http2::{self, Parts};
 
 use super::block::{self, Block, Kept};
@@ -73,6 +73,11 @@ pub struct Way<'a> {
     pub is_first: bool,
 }
 
+/// Whether an extended CONNECT can say what a request to upgrade says: it stands for a GET without content (RFC 8441 5).
+pub fn is_extended_connect(head: &RequestHead) -> bool {
+    head.method == Verb::Get && head.body == BodyLength::None
+}
+
 /// The request as `h2` sends it to an upstream.
 ///
 /// # Errors
@@ -85,10 +90,14 @@ pub fn to_upstream(
     edits: &Edits<'_>,
 ) -> Result<Request<()>, Reject> {
     let Way { tls, protocol, kept, is_first } = *way;
+    if protocol.is_some() && !is_extended_connect(head) {
+        return Err(Reject::ConnectWithBody);
+    }
     let mut block = Block::request(head.fields.len() + edits.add.len(), head.head_len + 512, kept, is_first);
     http2::request_fields(head, buf, edits, |known, name, value| {
-        // The key of the HTTP/1 handshake has no use here (RFC 8441 5).
-        if protocol.is_none() || !name.eq_ignore_ascii_case(b"sec-websocket-key") {
+        // The key of the HTTP/1 handshake has no use here (RFC 8441 5), and a tunnel has no length, not even zero.
+        let is_left_out = known == Known::ContentLength || name.eq_ignore_ascii_case(b"sec-websocket-key");
+        if protocol.is_none() || !is_left_out {
             block.push(known, name, value);
         }
     });

@@ -1,0 +1,6 @@
+//! Fuzzes with the check of the same part.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    onehop_worker::translation::answer_of_http1(bytes);
+});

@@ -281,12 +281,12 @@ fn frames_that_end_the_connection() {
             Status(502),
             Some(PROTOCOL),
         ),
-        // `h2` ends the connection without a word.
+        // `h2` takes it, which 6.5.2 forbids; nothing comes of it, since a client pushes nothing.
         (
             "ENABLE_PUSH of 1 (6.5.2)",
-            |peer, _| peer.send(frame(4, 0, 0, &[0, 2, 0, 0, 0, 1])),
-            Status(503),
-            Some(Verdict::Closed),
+            |peer, stream| peer.send([frame(4, 0, 0, &[0, 2, 0, 0, 0, 1]), head(&[OK], 5, stream)].concat()),
+            Whole,
+            None,
         ),
         // 6.5.2 asks for FLOW_CONTROL_ERROR; `h2` says PROTOCOL_ERROR.
         (

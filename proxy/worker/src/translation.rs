@@ -22,7 +22,7 @@ use crate::http2::{Kept, message};
 type Owned = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Room for what is added on the way.
-const WIDE: Limits = Limits { head_bytes: 1 << 20, fields: MAX_FIELDS, request_line: 1 << 19 };
+const WIDE: Limits = Limits { head_bytes: 1 << 20, fields: MAX_FIELDS as u32, request_line: 1 << 19 };
 
 /// A listener as a configuration that says nothing has it.
 static LISTENER: LazyLock<Arc<Listener>> = LazyLock::new(|| {

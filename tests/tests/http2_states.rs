@@ -44,7 +44,7 @@ fn compression_goes_on_behind_streams_that_are_refused() {
     let origin = Origin::mirror();
     let proxy = proxy(&origin, "");
     let long = format!("/{}", "x".repeat(9000));
-    let cases: [(&str, Vec<(&str, &str)>, Verdict); 3] = [
+    let cases = [
         ("malformed", [&GET[..], &[("connection", "close")]].concat(), Verdict::Stream(1, 1)),
         ("a length and no content", [&GET[..], &[("content-length", "5")]].concat(), Verdict::Stream(1, 1)),
         ("too long a target", vec![GET[0], GET[1], GET[2], (":path", &long)], Verdict::Answered(1)),

@@ -98,6 +98,8 @@ fn an_ejection_ends_by_hand() {
         client.get("/");
         state(&proxy, &origins[0]).0 == "ejected"
     });
+    // What begins and ends between two looks of the agent would be said of neither.
+    proxy.wait_for_error("is ejected for");
     origins[0].is_sick.store(false, Ordering::SeqCst);
     let path = format!("/clusters/restore?cluster=c&endpoint={}", origins[0].origin.address());
     assert_eq!(proxy.admin_post(&path).0, 200);

@@ -158,7 +158,7 @@ fn heads_of_http1_say_the_same_by_http2() {
         .prop_map(|fields| {
             let lines = fields.iter().map(|(name, value)| {
                 // As some clients spell them.
-                let name = if value.len() % 2 == 0 { name.to_uppercase() } else { (*name).to_owned() };
+                let name = if value.len().is_multiple_of(2) { name.to_uppercase() } else { (*name).to_owned() };
                 format!("{name}:{value}\r\n")
             });
             lines.collect::<String>() + "\r\n"

@@ -78,7 +78,7 @@ impl Judge {
             2 => length != 5,
             3 | 8 => length != 4,
             4 if flags & 1 == 1 => length > 0,
-            4 => length % 6 > 0,
+            4 => !length.is_multiple_of(6),
             6 => length != 8,
             7 => length < 8,
             _ => false,

@@ -404,3 +404,13 @@ fn a_regex_bomb_is_refused_and_many_expressions_are_found() {
         });
     }
 }
+
+#[test]
+fn expressions_are_bounded_together_too() {
+    let large = |at: usize| Route { path: PathMatch::Regex(format!("/r{at}/[a-f]{{2000}}")), ..Route::default() };
+    assert!(compile(&model(vec![large(0)]), &Registry::new(1), None).is_ok());
+    let compiled = compile(&model((0..2000).map(large).collect()), &Registry::new(1), None);
+    let errors = compiled.err().expect("too large");
+    assert_eq!(errors.len(), 1, "said once");
+    assert!(errors[0].message.contains("larger than 64 MiB"), "{}", errors[0].message);
+}

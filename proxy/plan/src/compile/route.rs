@@ -25,7 +25,13 @@ pub(super) struct Checked {
     pub filters: Vec<(Action, Option<Box<Filters>>)>,
     /// What stands before it.
     pub guards: Vec<Option<Arc<Guards>>>,
+    /// Bytes of the paths' regular expressions.
+    pub expressions: usize,
 }
+
+/// What all of the paths' regular expressions may take: thousands of ordinary ones. Each is bounded by itself, but many large ones
+/// would take gigabytes, and as many again in the machine that looks for all of them at once.
+const MAX_EXPRESSIONS: usize = 64 * 1024 * 1024;
 
 pub(super) fn check_targets(targets: &[model::Target], names: &Names<'_>, place: Place, problems: &mut Problems) {
     for target in targets {
@@ -51,7 +57,7 @@ fn check_cluster(name: &str, names: &Names<'_>, place: Place, problems: &mut Pro
 
 pub(super) fn check_routes(model: &Model, names: &Names<'_>, problems: &mut Problems) -> Checked {
     unique(model.routes.iter().map(|route| route.name.as_str()), "route", |at| Place::Route(at, "name"), problems);
-    let mut checked = Checked { parts: Vec::new(), filters: Vec::new(), guards: Vec::new() };
+    let mut checked = Checked { parts: Vec::new(), filters: Vec::new(), guards: Vec::new(), expressions: 0 };
     for (at, route) in model.routes.iter().enumerate() {
         let place = |key| Place::Route(at, key);
         check_served(model, route, at, problems);
@@ -143,6 +149,17 @@ impl Checked {
             problems.add(place("path"), format!("the path's pattern cannot be used: {error}"));
             Pattern::Exact("/".into())
         });
+        if let Pattern::Regex(expression) = &pattern {
+            let before = self.expressions;
+            self.expressions += expression.regex.memory_usage();
+            if before <= MAX_EXPRESSIONS && self.expressions > MAX_EXPRESSIONS {
+                let error = format!(
+                    "with this one, the regular expressions of all paths are larger than {} MiB; templates and prefixes take a few bytes each",
+                    MAX_EXPRESSIONS / 1024 / 1024
+                );
+                problems.add(place("path"), error);
+            }
+        }
         let conditions = Conditions::new(route).unwrap_or_else(|(key, error)| {
             problems.add(place(key), error);
             Conditions::default()

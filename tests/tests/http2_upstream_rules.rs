@@ -212,10 +212,9 @@ fn an_upstream_that_takes_no_streams_is_waited_for() {
         if !peer.skip(24) {
             return;
         }
-        peer.send(streams(0));
-        // Sent before it was known.
+        // Sent before anything is known of how many there may be.
         let Some(early) = peer.until(1) else { return };
-        peer.send(frame(3, 0, early.stream, &[0, 0, 0, 7]));
+        peer.send([streams(0), frame(3, 0, early.stream, &[0, 0, 0, 7])].concat());
         let _ = refused.send(());
         let _ = waits.lock().expect("no panic").recv();
         peer.send(streams(10));

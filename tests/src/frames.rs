@@ -174,6 +174,18 @@ impl Frames {
         }
     }
 
+    /// The whole of an answer's body, in however many frames.
+    pub fn body(&mut self) -> String {
+        let mut body = Vec::new();
+        loop {
+            let frame = self.until(0).expect("more of the body");
+            body.extend(frame.payload);
+            if frame.flags & 1 == 1 {
+                return String::from_utf8_lossy(&body).into_owned();
+            }
+        }
+    }
+
     /// What becomes of what was sent.
     pub fn verdict(&mut self) -> Verdict {
         let code = |bytes: &[u8]| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);

@@ -130,20 +130,8 @@ fn host_stands_in_for_the_authority() {
     let mut client = Frames::connect(proxy.address("edge"));
     client.headers(1, &[GET[0], GET[1], GET[3], ("host", "test")], true);
     assert_eq!(client.verdict(), Verdict::Answered(1));
-    let seen = body(&mut client);
+    let seen = client.body();
     assert!(seen.starts_with("GET / HTTP/1.1\r\n") && seen.matches("\r\nHost: test\r\n").count() == 1, "{seen}");
-}
-
-/// The whole of an answer's body, in however many frames.
-fn body(client: &mut Frames) -> String {
-    let mut body = Vec::new();
-    loop {
-        let frame = client.until(0).expect("more of the body");
-        body.extend(frame.payload);
-        if frame.flags & 1 == 1 {
-            return String::from_utf8_lossy(&body).into_owned();
-        }
-    }
 }
 
 /// Browsers send each cookie as a field of its own (RFC 9113 8.2.3): they are one field, which no count of fields bounds.
@@ -163,7 +151,7 @@ fn a_cookie_may_come_in_many_crumbs() {
     let mut client = Frames::connect(proxy.address("edge"));
     send(&mut client, 1, &with(&crumbs));
     assert_eq!(client.verdict(), Verdict::Answered(1));
-    let seen = body(&mut client);
+    let seen = client.body();
     assert!(seen.contains(&format!("ookie: {}\r\n", crumbs.join("; "))), "{seen}");
 }
 

@@ -11,18 +11,6 @@ fn proxy(origin: &Origin, listener: &str) -> Proxy {
     Proxy::start_with(&origin.config(listener, "", ""), &["--workers", "1"], None)
 }
 
-/// The whole of an answer's body.
-fn body(client: &mut Frames) -> String {
-    let mut body = Vec::new();
-    loop {
-        let frame = client.until(0).expect("more of the body");
-        body.extend(frame.payload);
-        if frame.flags & 1 == 1 {
-            return String::from_utf8_lossy(&body).into_owned();
-        }
-    }
-}
-
 /// A block that enters a field into the dynamic table (RFC 7541 6.2.1), behind others.
 fn with_indexed(fields: &[(&str, &str)], name: &str, value: &str) -> Vec<u8> {
     let mut block = block(fields);
@@ -55,7 +43,7 @@ fn compression_goes_on_behind_streams_that_are_refused() {
         assert_eq!(client.verdict(), wanted, "{name}");
         client.send(frame(1, 5, 3, &get_with_latest()));
         assert_eq!(client.verdict(), Verdict::Answered(3), "{name}");
-        let seen = body(&mut client);
+        let seen = client.body();
         assert!(seen.contains(&format!("x-kept: {name}\r\n")), "{seen}");
     }
     // Reset by the client, and one stream more than there may be (5.1.2).
@@ -63,7 +51,7 @@ fn compression_goes_on_behind_streams_that_are_refused() {
     client.send([frame(1, 4, 1, &with_indexed(&POST, "x-kept", "reset")), frame(3, 0, 1, &[0, 0, 0, 8])].concat());
     client.send(frame(1, 5, 3, &get_with_latest()));
     assert_eq!(client.verdict(), Verdict::Answered(3));
-    assert!(body(&mut client).contains("x-kept: reset\r\n"));
+    assert!(client.body().contains("x-kept: reset\r\n"));
     let narrow = self::proxy(&origin, "http2 = { max_streams = 1 }");
     let mut client = Frames::connect(narrow.address("edge"));
     client.headers(1, &POST, false);
@@ -71,10 +59,10 @@ fn compression_goes_on_behind_streams_that_are_refused() {
     assert_eq!(client.verdict(), Verdict::Stream(3, 7));
     client.send(frame(0, 1, 1, b"x"));
     assert_eq!(client.verdict(), Verdict::Answered(1));
-    body(&mut client);
+    client.body();
     client.send(frame(1, 5, 5, &get_with_latest()));
     assert_eq!(client.verdict(), Verdict::Answered(5));
-    assert!(body(&mut client).contains("x-kept: refused\r\n"));
+    assert!(client.body().contains("x-kept: refused\r\n"));
 }
 
 #[test]
@@ -82,7 +70,7 @@ fn what_comes_late_or_is_unknown() {
     fn answered(client: &mut Frames) {
         client.headers(1, &GET, true);
         assert_eq!(client.verdict(), Verdict::Answered(1));
-        body(client);
+        client.body();
     }
     let cases: Vec<Case> = vec![
         (

@@ -370,3 +370,25 @@ fn a_clients_deadline_is_kept_and_passed_on_where_it_is_trusted() {
     let plain = Proxy::start(&mirror.config("", "", ""));
     assert!(ask(&plain, "1ms").text().contains("X-Request-Timeout: 1ms\r\n"));
 }
+
+#[test]
+fn a_clients_deadline_takes_no_retry_away() {
+    let origin = Origin::echo();
+    // Where nobody listens: of two requests by turns one is refused there, and made elsewhere.
+    let config = origin.config("trust_request_timeout = true", "", "balance = \"round-robin\"\nretry_budget = 100");
+    let proxy = Proxy::start_with(
+        &config.replace("endpoints = [", "endpoints = [\"127.0.0.1:1\", "),
+        &["--workers", "1"],
+        None,
+    );
+    let mut client = proxy.connect("edge");
+    let mut retries = 0.0;
+    for deadline in ["", "X-Request-Timeout: 30s\r\n"] {
+        for _ in 0..2 {
+            let answer = client.ask(format!("GET /a HTTP/1.1\r\nHost: a\r\n{deadline}\r\n"));
+            assert_eq!(answer.status, 200, "{deadline}{}", answer.head);
+        }
+        let before = std::mem::replace(&mut retries, proxy.metric("onehop_cluster_retries_total", ""));
+        assert!(retries > before, "{deadline}");
+    }
+}

@@ -2,26 +2,19 @@
 //! is cut, and whatever comes, cutting it changes nothing.
 
 mod checks;
+#[path = "checks/runner.rs"]
+mod runner;
 
 use proptest::prelude::*;
-use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use runner::check;
 
-fn check<S: Strategy>(strategy: &S, test: impl Fn(S::Value)) {
-    let config = ProptestConfig { cases: 5000, failure_persistence: None, ..ProptestConfig::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    let outcome = runner.run(strategy, |value| {
-        test(value);
-        Ok(())
-    });
-    if let Err(error) = outcome {
-        panic!("{error}");
-    }
-}
+/// Cases of each.
+const CASES: u32 = 5000;
 
 #[test]
 fn messages_come_back_whole_however_they_are_cut() {
     let bytes = proptest::collection::vec(any::<u8>(), 0..200);
-    check(&(bytes, 1..20usize), |(bytes, step)| checks::grpc_web::body(&bytes, step));
+    check(CASES, &(bytes, 1..20usize), |(bytes, step)| checks::grpc_web::body(&bytes, step));
 }
 
 #[test]
@@ -33,7 +26,7 @@ fn cuts_change_nothing_whatever_comes() {
         proptest::collection::vec(digit, 0..40),
         proptest::collection::vec(group, 0..10).prop_map(|groups| groups.concat()),
     ];
-    check(&(text, 1..9usize), |(text, step)| checks::grpc_web::text(&text, step));
+    check(CASES, &(text, 1..9usize), |(text, step)| checks::grpc_web::text(&text, step));
 }
 
 #[test]
@@ -41,7 +34,7 @@ fn trailers_are_one_frame() {
     let name = prop::sample::select(vec!["grpc-status", "grpc-message", "a-bin", "content-length", "te"]);
     let value = "[ -~]{0,12}";
     let fields = proptest::collection::vec((name, value), 0..6);
-    check(&fields, |fields| {
+    check(CASES, &fields, |fields| {
         let lines = fields.iter().map(|(name, value)| [name.as_bytes(), value.as_bytes()].join(&0xff));
         checks::grpc_web::trailers(&lines.collect::<Vec<_>>().join(&0xff));
     });

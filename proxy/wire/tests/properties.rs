@@ -1,26 +1,15 @@
 //! Properties of the parsers, for random bytes and for random valid messages, with a fixed seed.
 
 mod checks;
+#[path = "checks/runner.rs"]
+mod runner;
 
 use std::net::SocketAddr;
 
 use onehop_wire::http1::{Limits, RequestHead};
 use onehop_wire::proxy_protocol::{self, Addresses, Header};
 use proptest::prelude::*;
-use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-
-/// Runs with the same cases every time.
-fn check<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value)) {
-    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    let outcome = runner.run(strategy, |value| {
-        test(value);
-        Ok(())
-    });
-    if let Err(error) = outcome {
-        panic!("{error}");
-    }
-}
+use runner::check;
 
 /// Pieces that heads and bodies are made of, good and bad, so that random concatenations come close to being valid.
 fn crumbs() -> impl Strategy<Value = Vec<u8>> {

@@ -12,10 +12,10 @@ use onehop_wire::http1::{BodyLength, Edits, Limits, ResponseHead, Version, encod
 
 use super::attempt::{Answer, Attempt, Failure};
 use super::body::{Body, Broken, Framing};
+use super::course::Asked;
 use super::flow::Flow;
 use super::leave;
 use super::leg::Leg;
-use super::persist::Asked;
 use super::pour::Pour;
 use super::reader::{Next, Reader};
 use super::response::{Response, bad_response, download_fault, server_timing};

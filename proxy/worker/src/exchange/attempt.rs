@@ -17,10 +17,10 @@ use onehop_wire::http1::{BodyLength, Edits, Limits, encode_request};
 
 use super::Outcome;
 use super::body::Broken;
+use super::course::Course;
 use super::flow::Flow;
 use super::leave;
 use super::leg::Leg;
-use super::persist::Course;
 use super::pour::Pour;
 use super::response::{Response, bad_response, upload_fault};
 use super::tape::Tape;

@@ -15,8 +15,8 @@ use onehop_wire::http1::Method;
 
 use super::Outcome;
 use super::attempt::{Attempt, Failure};
+use super::course::{Asked, Course, HALF_CLOSED_GRACE_NS, Standing, poll_left};
 use super::leg::Leg;
-use super::persist::{Asked, Course, HALF_CLOSED_GRACE_NS, Standing, poll_left};
 use super::tape::Tape;
 use crate::fault::{Fault, Side, Step};
 use crate::upstream::outlier;

@@ -15,8 +15,8 @@ use onehop_plan::resilience::Injection;
 
 use super::body::Broken;
 use super::changes::header;
+use super::course::pause;
 use super::leg::Leg;
-use super::persist::pause;
 use super::reader::{Next, Reader};
 use super::{Outcome, Request, begins_tunnel};
 use crate::fault::{Fault, Side, Step};

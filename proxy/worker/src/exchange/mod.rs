@@ -8,6 +8,7 @@ pub mod body;
 mod bounded;
 pub mod changes;
 pub mod choice;
+mod course;
 pub mod deadline;
 pub mod flow;
 mod hedge;
@@ -17,7 +18,6 @@ mod leave;
 pub mod leg;
 mod local;
 mod mirror;
-mod persist;
 pub mod pour;
 pub mod reader;
 mod response;
@@ -183,18 +183,17 @@ pub fn run(
             outcome.fault = Some(fault);
             return;
         }
-        {
-            let config = cluster.cluster.borrow();
-            let meters = config.meters.core(shard.outfit.core);
-            meters.requests.add(1);
-            meters.active.add(1);
-        }
-        cluster.active.set(cluster.active.get() + 1);
-        let active = Active { cluster: &cluster, shard };
+        let active = Active::enter(&cluster, shard);
         let choice = choice::Choice::new(request, reference, &cluster);
-        let (policy, choice, changes_ref) = (route.resilience.as_deref(), &choice, changes.as_deref());
-        let course =
-            persist::Course { shard, request, route: &route, policy, cluster: &cluster, choice, changes: changes_ref };
+        let course = course::Course {
+            shard,
+            request,
+            route: &route,
+            policy: route.resilience.as_deref(),
+            cluster: &cluster,
+            choice: &choice,
+            changes: changes.as_deref(),
+        };
         course.run(client, ledger, outcome).await;
         drop(active);
         shard.give_changes(changes.take());
@@ -210,10 +209,21 @@ pub fn choose<'a>(
     Some((reference, shard.cluster(reference.id, &reference.name)?))
 }
 
-/// Counts a request down when its exchange ends, however it ends.
+/// Counts a request, and down again when its exchange ends, however it ends.
 struct Active<'a> {
     cluster: &'a Rc<ClusterState>,
     shard: &'a Shard,
+}
+
+impl<'a> Active<'a> {
+    fn enter(cluster: &'a Rc<ClusterState>, shard: &'a Shard) -> Active<'a> {
+        let config = cluster.cluster.borrow();
+        let meters = config.meters.core(shard.outfit.core);
+        meters.requests.add(1);
+        meters.active.add(1);
+        cluster.active.set(cluster.active.get() + 1);
+        Active { cluster, shard }
+    }
 }
 
 impl Drop for Active<'_> {

@@ -489,7 +489,7 @@ pub fn response<R>(
     let named = |from: &str| head.fields.iter().find(|field| field.name.of(buf).eq_ignore_ascii_case(from.as_bytes()));
     let renamed = filters.response.rename.iter();
     let renamed = renamed.filter_map(|(from, to)| Some((to.as_bytes(), named(from)?.value.of(buf))));
-    let all: Vec<_> = changes.response_fields().chain(renamed).collect();
+    let all: SmallVec<[_; 32]> = changes.response_fields().chain(renamed).collect();
     add.finish(hides, all.into_iter(), |add| encode(&Edits { drop, add }))
 }
 

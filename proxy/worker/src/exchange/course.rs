@@ -164,15 +164,13 @@ impl Course<'_> {
         // This request's place in the retry budget, from its first retry to its end.
         let mut place = None;
         let mut latest = None;
-        loop {
+        let denied = loop {
             let attempt = latest.as_ref().unwrap_or(first);
             if let Some(wait) = wait {
                 let untouched = asked.as_ref().is_err_and(|failure| failure.fault.retryable);
                 place = self.cluster.may_retry(place.take(), untouched);
                 if place.is_none() {
-                    self.denied(self.policy.map(|_| Denied::Budget), outcome);
-                    let passed = attempt.pass_on(client, &mut asked, ledger, outcome).await;
-                    return attempt.conclude(passed, asked, ledger, outcome);
+                    break self.policy.map(|_| Denied::Budget);
                 }
                 standing.avoid(attempt.picked.get());
                 self.give_up(asked, ledger.latest());
@@ -192,16 +190,17 @@ impl Course<'_> {
                     Box::pin(self.hedged(hedge, &next, (&mut *standing, cell), client, ledger, outcome)).await
                 }
             };
-            wait = match self.judge(&asked, tape, standing, client, outcome) {
-                Ok(wait) => wait,
-                Err(denied) => {
-                    self.denied(denied, outcome);
-                    let passed = next.pass_on(client, &mut asked, ledger, outcome).await;
-                    return next.conclude(passed, asked, ledger, outcome);
-                }
-            };
+            let judged = self.judge(&asked, tape, standing, client, outcome);
             latest = Some(next);
-        }
+            match judged {
+                Ok(again) => wait = again,
+                Err(denied) => break denied,
+            }
+        };
+        self.denied(denied, outcome);
+        let last = latest.as_ref().unwrap_or(first);
+        let passed = last.pass_on(client, &mut asked, ledger, outcome).await;
+        last.conclude(passed, asked, ledger, outcome);
     }
 
     /// Waits before another attempt; true as soon as the client has left.

@@ -111,6 +111,7 @@ fn a_request_that_is_accepted_is_one_http1_head() {
         (0b0110_0001, 0, "test\u{1}/chat?x"),
         (0b0111_0001, 0, "h2c\u{1}test\u{1}/chat"),
         (0b0011_0000, 0, "websocket\u{1}test\u{1}/"),
+        (0b1110_0001, 0, "/chat\u{1}host\u{1}test:1"),
     ]);
     let nearly = (parts, fields(true)).prop_map(|((shape, more, texts), fields)| {
         let texts = texts.as_bytes().split(|byte| *byte == 1).collect::<Vec<_>>().join(&0xff);

@@ -56,15 +56,18 @@ pub fn request<'a>(
     head.authority = lines.span(parts.authority.unwrap_or_default());
     lines.out.extend_from_slice(b"\r\n");
     let host = take_fields(fields, &mut lines, parts.authority)?;
+    head.upgrade = None;
+    if extended {
+        upgrade(parts, &mut lines)?;
+    }
+    // Behind all field lines: they are copied in runs, and what stands between them would go along.
     if let Some(host) = host.filter(|_| parts.authority.is_none()) {
-        head.authority = host;
+        head.authority = lines.span(host);
     }
     if head.authority.len == 0 {
         return Err(Reject::MissingHost);
     }
-    head.upgrade = None;
     if extended {
-        upgrade(parts, &mut lines)?;
         head.upgrade = Some(lines.span(parts.protocol.unwrap_or_default()));
         lines.out.extend_from_slice(b"\r\n");
     }
@@ -123,16 +126,16 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Takes the fields; returns where a Host field's value was written that stands in for `:authority`.
+/// Takes the fields; returns the Host field's value, which may stand in for `:authority`.
 fn take_fields<'a>(
     fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     lines: &mut Lines<'_>,
     authority: Option<&[u8]>,
-) -> Result<Option<Span>, Reject> {
+) -> Result<Option<&'a [u8]>, Reject> {
     let mut crumbs = [&b""[..]; USUAL_CRUMBS];
     let mut more_crumbs = Vec::new();
     let (mut crumb_count, mut crumb_bytes) = (0, 0);
-    let mut host: Option<&[u8]> = None;
+    let mut host: Option<&'a [u8]> = None;
     for (name, value) in fields {
         check_name(name)?;
         check_value(value)?;
@@ -179,8 +182,7 @@ fn take_fields<'a>(
         let first = &crumbs[..crumb_count.min(USUAL_CRUMBS)];
         lines.join(b"cookie", first.iter().chain(&more_crumbs), Known::Cookie)?;
     }
-    // Behind the field lines: they are copied in runs, and what stands between them would go along.
-    Ok(host.filter(|_| authority.is_none()).map(|host| lines.span(host)))
+    Ok(host)
 }
 
 /// What the HTTP/1 handshake needs beyond the extended CONNECT's own fields.

@@ -92,6 +92,24 @@ fn nothing_stands_between_the_field_lines() {
 }
 
 #[test]
+fn nothing_stands_before_the_key_of_an_upgrade() {
+    // Found by fuzzing: the host went upstream as the beginning of a field of its own choice.
+    let parts = Parts {
+        method: b"CONNECT",
+        protocol: Some(b"websocket"),
+        path: Some(b"/chat"),
+        authority: None,
+        ends: false,
+        key: b"a2V5",
+        ..get()
+    };
+    let (head, bytes) = parse(&parts, &[(b"host", b"x-forwarded-for:1"), (b"a", b"1")]).expect("well-formed");
+    assert_eq!(head.authority.of(&bytes), b"x-forwarded-for:1");
+    let lines = &bytes[head.fields[0].name.start as usize..head.fields[1].line_end as usize];
+    assert_eq!(lines, b"a: 1\r\nsec-websocket-key: a2V5\r\n");
+}
+
+#[test]
 fn crumbs_are_bounded_by_their_bytes_alone() {
     let crumb: &[u8] = b"0123456789abcdef";
     for (count, fits) in [(64, true), (65, true), (1000, true), (Limits::default().head_bytes as usize / 18 + 1, false)]

@@ -35,7 +35,7 @@ pub const ROUTE: &[Key] = &[
     key("rewrite", Table(REWRITE), "The path and host that the upstream gets."),
     key("request_headers", Table(EDITS), "Changes of the request's header fields."),
     key("response_headers", Table(EDITS), "Changes of the response's header fields."),
-    key("cors", Table(CORS), "Cross-origin requests."),
+    key("cors", Table(CORS), "Cross-origin requests; preflights are answered before authorization and limits."),
     key(
         "timeout",
         OptionalDuration,

@@ -17,6 +17,8 @@ pub struct Cors {
     pub headers: Box<str>,
     /// Likewise.
     pub expose: Box<str>,
+    /// The same for an answer of our own to a call of gRPC-Web, whose status is a field of its head.
+    pub expose_to_calls: Box<str>,
     /// With credentials.
     pub credentials: bool,
     /// In seconds.
@@ -36,11 +38,14 @@ impl Cors {
         if let Some(bad) = wanted.origins.iter().find(|origin| *origin != "*" && !origin.contains("://")) {
             return Err(format!("\"{bad}\" is no origin: \"https://{bad}\""));
         }
+        // With credentials an asterisk is a name like any other (Fetch standard).
+        let all = if wanted.credentials { None } else { Some("*") };
         Ok(Cors {
             origins: wanted.origins.iter().map(|origin| origin.to_ascii_lowercase().into()).collect(),
             methods: wanted.methods.join(", ").into(),
-            headers: listed(&wanted.headers, if grpc_web { GRPC_WEB_ASKS } else { &[] }),
-            expose: listed(&wanted.expose, if grpc_web { GRPC_WEB_READS } else { &[] }),
+            headers: listed(&wanted.headers, if grpc_web { GRPC_WEB_ASKS } else { &[] }, all),
+            expose: listed(&wanted.expose, if grpc_web { GRPC_WEB_READS } else { &[] }, all),
+            expose_to_calls: listed(&wanted.expose, GRPC_WEB_READS, all),
             credentials: wanted.credentials,
             max_age: wanted.max_age.map(|age| age.as_secs()),
         })
@@ -71,9 +76,10 @@ impl Cors {
     }
 }
 
-/// The names, and those of `more` that are not among them.
-fn listed(names: &[String], more: &[&str]) -> Box<str> {
-    let is_new = |name: &&str| !names.iter().any(|other| other.eq_ignore_ascii_case(name) || other == "*");
+/// The names, and those of `more` that are not among them; `all` stands for every name.
+fn listed(names: &[String], more: &[&str], all: Option<&str>) -> Box<str> {
+    let is_new =
+        |name: &&str| !names.iter().any(|other| other.eq_ignore_ascii_case(name) || all == Some(other.as_str()));
     let all: Vec<&str> = names.iter().map(String::as_str).chain(more.iter().copied().filter(is_new)).collect();
     all.join(", ").into()
 }
@@ -108,7 +114,12 @@ mod tests {
     #[test]
     fn what_grpc_web_needs_is_added_once() {
         let asked = ["X-Grpc-Web".to_owned(), "x-user".to_owned()];
-        assert_eq!(&*listed(&asked, GRPC_WEB_ASKS), "X-Grpc-Web, x-user, content-type, x-user-agent, grpc-timeout");
-        assert_eq!(&*listed(&[], &[]), "");
+        assert_eq!(
+            &*listed(&asked, GRPC_WEB_ASKS, Some("*")),
+            "X-Grpc-Web, x-user, content-type, x-user-agent, grpc-timeout"
+        );
+        assert_eq!(&*listed(&[], &[], None), "");
+        assert_eq!(&*listed(&["*".to_owned()], &["grpc-status"], Some("*")), "*");
+        assert_eq!(&*listed(&["*".to_owned()], &["grpc-status"], None), "*, grpc-status");
     }
 }

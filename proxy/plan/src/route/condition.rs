@@ -12,6 +12,7 @@ use super::pattern::Expression;
 use crate::model::{self, ValueMatch};
 
 /// What is known of a request when it is routed.
+#[derive(Clone, Copy)]
 pub struct Facts<'a> {
     /// The authority, with or without a port.
     pub host: &'a [u8],

@@ -3,6 +3,7 @@
 mod body;
 mod encode;
 mod fields;
+mod gist;
 mod head;
 mod limits;
 mod request;
@@ -12,6 +13,7 @@ mod rules;
 pub use body::{ChunkedDecoder, Part, Scan, forbidden_trailer, trailers};
 pub use encode::{Edits, encode_request, encode_response, hop_by_hop};
 pub use fields::{Fields, kind};
+pub use gist::{gist, is_told};
 pub use head::{BodyLength, Field, HeadScanner, Known, Method, Span, Version};
 pub use limits::{Limits, MAX_FIELDS};
 pub use request::{RequestHead, is_authority};

@@ -107,25 +107,34 @@ pub fn captures(route: &Route, matched: &[u8]) -> Captures {
     if needed { route.pattern.captures(matched).unwrap_or_default() } else { Captures::default() }
 }
 
-/// What lets the scripts of the request's origin read a response: names in lower case.
-fn fields_of<'a>(request: &'a Request<'_>, cors: &'a Cors) -> impl Iterator<Item = (&'static str, Cow<'a, [u8]>)> {
+/// What a route says of other origins, if anything.
+pub fn cors(route: &Route) -> Option<&Cors> {
+    route.filters.as_ref().and_then(|filters| filters.cors.as_ref())
+}
+
+/// What lets the scripts of the request's origin read a response, of whose fields they may see `expose`: names in lower case.
+fn fields_of<'a>(
+    request: &'a Request<'_>,
+    cors: &'a Cors,
+    expose: &'a str,
+) -> impl Iterator<Item = (&'static str, Cow<'a, [u8]>)> {
     let origin = header(request, "origin").filter(|origin| cors.allows(origin));
     let allowed = origin.is_some();
     let vary = (!cors.is_open()).then_some(("vary", Cow::Borrowed(&b"Origin"[..])));
     let origin = origin.map(|origin| if cors.is_open() { Cow::Borrowed(&b"*"[..]) } else { origin });
     let credentials = (allowed && cors.credentials).then_some(Cow::Borrowed(&b"true"[..]));
-    let expose = (allowed && !cors.expose.is_empty()).then_some(Cow::Borrowed(cors.expose.as_bytes()));
+    let expose = (allowed && !expose.is_empty()).then_some(Cow::Borrowed(expose.as_bytes()));
     vary.into_iter()
         .chain(origin.map(|value| ("access-control-allow-origin", value)))
         .chain(credentials.map(|value| ("access-control-allow-credentials", value)))
         .chain(expose.map(|value| ("access-control-expose-headers", value)))
 }
 
-/// The same for an answer of our own.
-pub fn cors_fields(request: &Request<'_>, route: &Route) -> Vec<(&'static str, Vec<u8>)> {
-    let cors = route.filters.as_ref().and_then(|filters| filters.cors.as_ref());
-    let fields = cors.map(|cors| fields_of(request, cors).map(|(name, value)| (name, value.into_owned())).collect());
-    fields.unwrap_or_default()
+/// The same for an answer of our own; that to a call has its status in a field, whoever translates the others.
+pub fn cors_fields(request: &Request<'_>, route: &Route, is_call: bool) -> Vec<(&'static str, Vec<u8>)> {
+    let Some(cors) = cors(route) else { return Vec::new() };
+    let expose = if is_call { &cors.expose_to_calls } else { &cors.expose };
+    fields_of(request, cors, expose).map(|(name, value)| (name, value.into_owned())).collect()
 }
 
 impl Changes {
@@ -195,7 +204,7 @@ impl Changes {
     /// The CORS fields of an ordinary response.
     fn cors(&mut self, request: &Request<'_>, filters: &Filters) {
         let Some(cors) = &filters.cors else { return };
-        for (name, value) in fields_of(request, cors) {
+        for (name, value) in fields_of(request, cors, &cors.expose) {
             let part = self.part(name.as_bytes(), &value);
             self.response.push(part);
         }

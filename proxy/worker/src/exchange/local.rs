@@ -9,12 +9,12 @@ use onehop_meter::names::Reason;
 use onehop_net::clock;
 use onehop_net::deadline::Ends;
 use onehop_plan::Route;
-use onehop_plan::filter::{Action, Cors};
+use onehop_plan::filter::Action;
 use onehop_plan::route::Normal;
 use onehop_wire::http1::{BodyLength, Method, encode_response};
 
 use super::body::{Body, Framing};
-use super::changes::{Changes, captures, header, values};
+use super::changes::{Changes, captures, cors, header, values};
 use super::flow::Flow;
 use super::leg::Leg;
 use super::pour::Pour;
@@ -32,6 +32,15 @@ pub struct Local {
     body: Bytes,
     /// What it says to a gRPC call.
     grpc_status: Option<u16>,
+    /// No limit bounds it: to refuse it would cost as much.
+    is_free: bool,
+}
+
+impl Local {
+    /// Whether it is given whatever the limits say.
+    pub fn is_free(&self) -> bool {
+        self.is_free
+    }
 }
 
 /// Bytes of a text that a gRPC call is told in a field.
@@ -54,7 +63,7 @@ fn finish(mut head: Vec<u8>, status: u16, body: Bytes) -> Local {
         field(&mut head, "Content-Length", body.len().to_string().as_bytes());
     }
     head.extend_from_slice(b"\r\n");
-    Local { head, body, grpc_status: None }
+    Local { head, body, grpc_status: None, is_free: false }
 }
 
 /// What the same answer is to a gRPC call: a status in the head, and no message, since its clients take no other status
@@ -75,12 +84,6 @@ fn finish_call(kind: &str, status: u16, text: &[u8], location: Option<&[u8]>) ->
 
 /// The answer that the route gives by itself, if it does.
 pub fn answer(request: &Request<'_>, route: &Route, normal: Normal<'_>) -> Option<Local> {
-    if let Some(cors) = route.filters.as_ref().and_then(|filters| filters.cors.as_ref())
-        && request.head.method == Method::Options
-        && let Some(local) = preflight(request, cors)
-    {
-        return Some(local);
-    }
     let call = grpc::call_of(request.head, request.bytes);
     match &route.action {
         Action::Forward => None,
@@ -113,8 +116,10 @@ pub fn answer(request: &Request<'_>, route: &Route, normal: Normal<'_>) -> Optio
     }
 }
 
-/// A preflight (Fetch standard): `OPTIONS` with an origin and the method that is meant.
-fn preflight(request: &Request<'_>, cors: &Cors) -> Option<Local> {
+/// The answer to a preflight (Fetch standard): `OPTIONS` with an origin and the method that is meant. Browsers send no
+/// credentials with it, so that nothing may depend on who asks: it is neither authorized nor counted against any limit.
+pub fn preflight(request: &Request<'_>, route: &Route) -> Option<Local> {
+    let cors = cors(route)?;
     header(request, "access-control-request-method")?;
     header(request, "origin")?;
     let mut head = begin(204);
@@ -127,7 +132,7 @@ fn preflight(request: &Request<'_>, cors: &Cors) -> Option<Local> {
     if let Some(age) = cors.max_age {
         field(&mut head, "Access-Control-Max-Age", age.to_string().as_bytes());
     }
-    Some(finish(head, 204, Bytes::new()))
+    Some(Local { is_free: true, ..finish(head, 204, Bytes::new()) })
 }
 
 /// A local answer on its way.

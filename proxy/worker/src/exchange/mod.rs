@@ -17,6 +17,7 @@ mod interim;
 mod leave;
 pub mod leg;
 mod local;
+pub mod manner;
 mod mirror;
 pub mod pour;
 pub mod reader;
@@ -139,13 +140,17 @@ pub fn run(
         // Taken apart at once: what has a name is kept to the end.
         let Routed { route, mut changes, local } = match route(shard, request) {
             Ok(routed) => routed,
-            Err(fault) => {
-                outcome.fault = Some(fault);
+            Err((fault, route)) => {
+                (outcome.fault, outcome.route) = (Some(fault), route);
                 return;
             }
         };
         outcome.route = Some(route.clone());
-        let _held = match admission::admit(shard, request, &route, changes.as_deref_mut(), ledger.latest()) {
+        // Without a name: what has one is kept.
+        let _held = match match &local {
+            Some(local) if local.is_free() => Ok(admission::Held::default()),
+            _ => admission::admit(shard, request, &route, changes.as_deref_mut(), ledger.latest()),
+        } {
             Ok(held) => held,
             Err(fault) => {
                 outcome.fault = Some(fault);

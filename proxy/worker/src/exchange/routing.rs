@@ -8,11 +8,11 @@ use onehop_meter::names::Reason;
 use onehop_plan::Route;
 use onehop_plan::filter::Action;
 use onehop_plan::model::HashOn;
-use onehop_plan::route::{Facts, PathBuffers, query_value};
-use onehop_wire::http1::RequestHead;
+use onehop_plan::route::{Facts, PathBuffers, Scratch, query_value};
+use onehop_wire::http1::{Method, RequestHead};
 
 use super::Request;
-use super::changes::{Changes, client, cookie, header, identity};
+use super::changes::{Changes, client, cookie, cors, header, identity};
 use super::local::{self, Local};
 use crate::access;
 use crate::fault::{Fault, Side, Step};
@@ -29,35 +29,37 @@ pub struct Routed {
     pub local: Option<Box<Local>>,
 }
 
+/// Why a request goes no further, and its route, where it has one: who may read the answer is a matter of the route.
+pub type Refused = (Fault, Option<Arc<Route>>);
+
 /// Finds a request's route.
-pub fn route(shard: &Shard, request: &Request<'_>) -> Result<Routed, Fault> {
+pub fn route(shard: &Shard, request: &Request<'_>) -> Result<Routed, Refused> {
     let (head, bytes) = (request.head, request.bytes);
-    let fault = |side, reason| Fault::new(side, Step::Route, reason);
-    if is_loop(head, bytes, &shard.outfit.instance) {
-        return Err(fault(Side::Proxy, Reason::Loop));
-    }
-    let secured = request.origin.secure.as_deref();
-    if secured.is_some() && secure::is_misdirected(request.listener, secured, head.authority.of(bytes)) {
-        return Err(fault(Side::Proxy, Reason::Misdirected));
-    }
     let mut routing = shard.routing.borrow_mut();
     let (scratch, buffers) = &mut *routing;
     let path = head.path.of(bytes);
-    let normal = request.listener.http.path.apply(path, buffers);
-    let normal = normal.map_err(|_| fault(Side::Downstream, Reason::BadPath))?;
-    let facts = Facts {
-        host: head.authority.of(bytes),
-        path: normal.matched,
-        query: head.query.of(bytes),
-        method: head.method_span.of(bytes),
-        header: &|name| header(request, name),
-        source: client(request),
-        sni: secured.and_then(|secured| secured.info.server_name.as_deref()),
+    let Ok(normal) = request.listener.http.path.apply(path, buffers) else {
+        return Err((Fault::new(Side::Downstream, Step::Route, Reason::BadPath), None));
     };
+    let header = |name: &str| header(request, name);
+    let facts = facts(request, normal.matched, &header);
     let found = shard.find_route(request.listener, &facts, scratch);
-    // Judged by the path as routes see it, and before it is told whether there is a route.
-    access::request(shard, request, normal.matched)?;
-    let route = found.ok_or(fault(Side::Proxy, Reason::NoRoute))?;
+    if head.method == Method::Options
+        && let Some(route) = preflight_route(shard, request, &facts, found.as_ref(), scratch)
+    {
+        let local = local::preflight(request, &route).map(Box::new);
+        if local.is_some() {
+            let mut changes = shard.take_changes();
+            changes.prepare(request, &route, normal);
+            return Ok(Routed { route, changes: Some(changes), local });
+        }
+    }
+    if let Err(fault) = judge(shard, request, normal.matched) {
+        return Err((fault, found));
+    }
+    let Some(route) = found else {
+        return Err((Fault::new(Side::Proxy, Step::Route, Reason::NoRoute), None));
+    };
     let is_plain = std::ptr::eq(normal.forwarded, path) || path.is_empty();
     if is_plain && route.filters.is_none() && matches!(route.action, Action::Forward) {
         return Ok(Routed { route, changes: None, local: None });
@@ -66,6 +68,60 @@ pub fn route(shard: &Shard, request: &Request<'_>) -> Result<Routed, Fault> {
     let mut changes = shard.take_changes();
     changes.prepare(request, &route, normal);
     Ok(Routed { route, changes: Some(changes), local })
+}
+
+/// Whether a request may go on at all: judged by the path as routes see it, and before it is told whether there is a route.
+fn judge(shard: &Shard, request: &Request<'_>, path: &[u8]) -> Result<(), Fault> {
+    let (head, bytes) = (request.head, request.bytes);
+    let fault = |reason| Err(Fault::new(Side::Proxy, Step::Route, reason));
+    if is_loop(head, bytes, &shard.outfit.instance) {
+        return fault(Reason::Loop);
+    }
+    let secured = request.origin.secure.as_deref();
+    if secured.is_some() && secure::is_misdirected(request.listener, secured, head.authority.of(bytes)) {
+        return fault(Reason::Misdirected);
+    }
+    access::request(shard, request, path)
+}
+
+/// The route whose CORS a preflight asks for: its own, or else that of the request that it announces, which may be one for
+/// its method alone.
+fn preflight_route<'a>(
+    shard: &Shard,
+    request: &'a Request<'_>,
+    facts: &Facts<'a>,
+    own: Option<&Arc<Route>>,
+    scratch: &mut Scratch,
+) -> Option<Arc<Route>> {
+    if let Some(own) = own.filter(|route| cors(route).is_some()) {
+        return Some(own.clone());
+    }
+    let method = request.head.value(request.bytes, "access-control-request-method")?;
+    let announced = shard.find_route(request.listener, &Facts { method, ..*facts }, scratch);
+    announced.filter(|route| cors(route).is_some())
+}
+
+/// The route that a request would have taken which goes no further.
+pub fn find(shard: &Shard, request: &Request<'_>) -> Option<Arc<Route>> {
+    let mut routing = shard.routing.borrow_mut();
+    let (scratch, buffers) = &mut *routing;
+    let normal = request.listener.http.path.apply(request.head.path.of(request.bytes), buffers).ok()?;
+    let header = |name: &str| header(request, name);
+    shard.find_route(request.listener, &facts(request, normal.matched, &header), scratch)
+}
+
+/// What routes are matched against; `path` in normal form.
+fn facts<'a>(request: &'a Request<'_>, path: &'a [u8], header: &'a dyn Fn(&str) -> Option<Cow<'a, [u8]>>) -> Facts<'a> {
+    let (head, bytes) = (request.head, request.bytes);
+    Facts {
+        host: head.authority.of(bytes),
+        path,
+        query: head.query.of(bytes),
+        method: head.method_span.of(bytes),
+        header,
+        source: client(request),
+        sni: request.origin.secure.as_deref().and_then(|secured| secured.info.server_name.as_deref()),
+    }
 }
 
 /// The hash of what a choice is made by; none where the request does not have it.

@@ -11,14 +11,15 @@ use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
 use onehop_net::{Size, Stream};
 use onehop_plan::Listener;
-use onehop_wire::http1::{HeadScanner, Limits, Method, RequestHead};
+use onehop_wire::http1::{HeadScanner, Limits, Method, RequestHead, gist};
 
 use super::forward::{Identity, Origin};
 use super::reply;
 use crate::access_log;
 use crate::connections::{Doing, Entry, Listed};
 use crate::exchange::deadline::Deadline;
-use crate::exchange::{self, Leg, Outcome, Request, changes};
+use crate::exchange::manner::Manner;
+use crate::exchange::{self, Leg, Outcome, Request};
 use crate::fault::{Fault, Side, Step};
 use crate::http2::{grpc, tunnel};
 use crate::shard::Shard;
@@ -173,7 +174,7 @@ async fn one(
         }
         Ok(Read::Nothing) => false,
         Err(fault) => {
-            let ended = Ended { shard, entry, listener, origin, request: None };
+            let ended = Ended { shard, entry, listener, origin, request: None, refused: &bytes };
             Box::pin(ended.conclude(stream, &mut Outcome::rejected(fault), ledger)).await
         }
     };
@@ -276,7 +277,7 @@ async fn exchange_one(
     } else {
         Box::pin(exchange::run_bounded(shard, &request, &mut leg, ledger, &mut outcome)).await;
     }
-    let ended = Ended { shard, entry, listener, origin, request: Some(&request) };
+    let ended = Ended { shard, entry, listener, origin, request: Some(&request), refused: b"" };
     if outcome.keep && outcome.fault.is_none() && !outcome.tunnels {
         ended.book(&outcome, ledger);
         return true;
@@ -303,6 +304,8 @@ struct Ended<'a> {
     listener: &'a Arc<Listener>,
     origin: &'a Origin,
     request: Option<&'a Request<'a>>,
+    /// The head that was refused, if it was whole; else the stream still has it.
+    refused: &'a [u8],
 }
 
 impl Ended<'_> {
@@ -314,7 +317,8 @@ impl Ended<'_> {
     async fn conclude(&self, stream: &mut Stream, outcome: &mut Outcome, ledger: &mut Ledger) -> bool {
         let mut keep = outcome.keep;
         if let Some(fault) = outcome.fault {
-            keep = answer(stream, self.listener, self.request, &fault, outcome).await;
+            let manner = self.manner(stream, outcome);
+            keep = answer(stream, self.listener, self.request, manner, &fault, outcome).await;
             ledger.mark(Mark::ResponseWritten, clock::now());
         }
         if let Some(lease) = outcome.tunnel.take() {
@@ -330,6 +334,24 @@ impl Ended<'_> {
             reply::linger(stream).await;
         }
         keep
+    }
+
+    /// How the answer to what failed has to look.
+    fn manner(&self, stream: &Stream, outcome: &Outcome) -> Manner {
+        let Ended { shard, listener, origin, .. } = *self;
+        if let Some(request) = self.request {
+            return Manner::of(request, outcome.route.as_deref());
+        }
+        let refused = if self.refused.is_empty() { stream.buffered() } else { self.refused };
+        let (mut head, mut bytes) = (RequestHead::default(), Vec::new());
+        // That it is too large is about to be said.
+        let limits = Limits { head_bytes: u32::MAX, request_line: u32::MAX, ..Limits::default() };
+        if !gist(refused, &mut bytes) || head.parse(&bytes, &limits).is_err() {
+            return Manner::default();
+        }
+        let identity = Identity::new(|| shard.random());
+        let gist = Request { head: &head, bytes: &bytes, origin, identity: &identity, listener, deadline: None };
+        Manner::of_gist(shard, &gist)
     }
 
     async fn tunnel(&self, stream: &mut Stream, mut lease: Lease, outcome: &mut Outcome, ledger: &mut Ledger) {
@@ -357,6 +379,7 @@ async fn answer(
     stream: &mut Stream,
     listener: &Listener,
     request: Option<&Request<'_>>,
+    Manner { call, cors }: Manner,
     fault: &Fault,
     outcome: &mut Outcome,
 ) -> bool {
@@ -376,14 +399,11 @@ async fn answer(
         .is_some_and(|request| request.head.keep_alive && request.head.body == onehop_wire::http1::BodyLength::None);
     let keep = clean && fault.side != Side::Downstream;
     let mut out = Vec::with_capacity(512);
-    let call = request.and_then(|request| grpc::call_of(request.head, request.bytes));
     match call {
         Some(kind) => reply::encode_call(&mut out, fault, status, kind),
         None => reply::encode(&mut out, fault, status),
     }
-    if let (Some(request), Some(route)) = (request, outcome.route.as_deref()) {
-        reply::add_fields(&mut out, &changes::cors_fields(request, route));
-    }
+    reply::add_fields(&mut out, &cors);
     reply::finish(&mut out, version, !keep);
     if call.is_none() && method != Method::Head {
         reply::body(&mut out, fault, status);

@@ -2,7 +2,9 @@
 
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use onehop_wire::http1::{BodyLength, Edits, Known, Limits, Method as Verb, Reject, RequestHead, ResponseHead};
+use onehop_wire::http1::{
+    BodyLength, Edits, Known, Limits, Method as Verb, Reject, RequestHead, ResponseHead, is_told,
+};
 use onehop_wire::http2::{self, Parts};
 
 use super::block::{self, Block, Kept};
@@ -15,6 +17,26 @@ pub fn request(
     parts: &http::request::Parts,
     ends: bool,
     key: &[u8],
+    limits: &Limits,
+    head: &mut RequestHead,
+    out: &mut Vec<u8>,
+) -> Result<(), Reject> {
+    write(parts, lines(&parts.headers), ends, key, limits, head, out)
+}
+
+/// Writes of one that was refused down what the form of its answer depends on; false if that is to be refused too.
+pub fn gist(parts: &http::request::Parts, head: &mut RequestHead, out: &mut Vec<u8>) -> bool {
+    // That it is too large was said.
+    let limits = Limits { head_bytes: u32::MAX, request_line: u32::MAX, ..Limits::default() };
+    out.clear();
+    write(parts, lines(&parts.headers).filter(|(name, _)| is_told(name)), true, b"", &limits, head, out).is_ok()
+}
+
+fn write<'a>(
+    parts: &'a http::request::Parts,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ends: bool,
+    key: &'a [u8],
     limits: &Limits,
     head: &mut RequestHead,
     out: &mut Vec<u8>,
@@ -37,7 +59,7 @@ pub fn request(
         ends,
         key,
     };
-    http2::request(&wanted, lines(&parts.headers), limits, head, out)
+    http2::request(&wanted, fields, limits, head, out)
 }
 
 fn lines(map: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {

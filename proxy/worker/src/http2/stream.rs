@@ -16,7 +16,8 @@ use super::serve::Client;
 use super::{Channel, grpc, message, reply, tunnel};
 use crate::access_log;
 use crate::exchange::deadline::Deadline;
-use crate::exchange::{self, Leg, Outcome, Request, changes};
+use crate::exchange::manner::Manner;
+use crate::exchange::{self, Leg, Outcome, Request};
 use crate::fault::{Fault, Step};
 use crate::http1::forward::Identity;
 
@@ -34,8 +35,8 @@ pub struct Opened {
     head: RequestHead,
     /// The bytes that its spans point into.
     bytes: Vec<u8>,
-    /// What is wrong with it, and the content type of its answer if it is a call.
-    refused: Option<Box<(Reject, Option<&'static str>)>>,
+    /// What is wrong with it. The head is then no more than the gist of it, if that could be told.
+    refused: Option<(Reject, bool)>,
     begun: Nanos,
 }
 
@@ -52,10 +53,7 @@ impl Opened {
         let limits = crate::http1::limits(&client.listener().http);
         self.bytes.clear();
         let read = message::request(&parts, ends, &key, &limits, &mut self.head, &mut self.bytes);
-        self.refused = read.err().map(|reject| {
-            let kind = parts.headers.get(http::header::CONTENT_TYPE).filter(|_| parts.method == http::Method::POST);
-            Box::new((reject, kind.and_then(|kind| grpc::call_of_type(kind.as_bytes()))))
-        });
+        self.refused = read.err().map(|reject| (reject, message::gist(&parts, &mut self.head, &mut self.bytes)));
     }
 
     /// The stream is over; what it took much room for is let go.
@@ -75,9 +73,10 @@ pub async fn serve(client: &Rc<Client>, place: &Cell<Option<Box<Opened>>>) {
         let listener = client.listener();
         let mut ledger = Ledger::new(*begun);
         ledger.mark(Mark::HeadComplete, clock::now());
-        if let Some((reject, refused)) = refused.take().map(|refused| *refused) {
+        if let Some((reject, has_gist)) = refused.take() {
             let outcome = Outcome::rejected(Fault::rejected(reject));
-            conclude(client, &listener, channel, Err(refused), outcome, &mut ledger).await;
+            let manner = has_gist.then(|| manner_of_gist(client, &listener, head, bytes));
+            conclude(client, &listener, channel, Err(manner), outcome, &mut ledger).await;
         } else {
             let identity = Identity::new(|| shard.random());
             let now = ledger.latest();
@@ -95,16 +94,22 @@ pub async fn serve(client: &Rc<Client>, place: &Cell<Option<Box<Opened>>>) {
     place.set(Some(opened));
 }
 
+fn manner_of_gist(client: &Client, listener: &Arc<Listener>, head: &RequestHead, bytes: &[u8]) -> Box<Manner> {
+    let identity = Identity::new(|| client.shard.random());
+    let gist = Request { head, bytes, origin: &client.origin, identity: &identity, listener, deadline: None };
+    Box::new(Manner::of_gist(&client.shard, &gist))
+}
+
 async fn conclude(
     client: &Client,
     listener: &Arc<Listener>,
     channel: &mut Channel,
-    request: Result<&Request<'_>, Option<&'static str>>,
+    mut request: Result<&Request<'_>, Option<Box<Manner>>>,
     mut outcome: Outcome,
     ledger: &mut Ledger,
 ) {
     if let Some(fault) = outcome.fault {
-        answer(channel, listener, request, &fault, &mut outcome);
+        answer(channel, listener, &mut request, &fault, &mut outcome);
         ledger.mark(Mark::ResponseWritten, clock::now());
     }
     if let Some(mut lease) = outcome.tunnel.take() {
@@ -119,11 +124,12 @@ async fn conclude(
     access_log::conclude(&client.shard, listener, &client.origin, request.ok(), &outcome, ledger);
 }
 
-/// Sends the answer to a failed request (or to a refused one: the content type of its answer if it is a call), or resets a stream whose response cannot be completed.
+/// Sends the answer to a failed request, or to one whose head was refused as it is to be answered, or resets a stream whose
+/// response cannot be completed.
 fn answer(
     channel: &mut Channel,
     listener: &Listener,
-    request: Result<&Request<'_>, Option<&'static str>>,
+    request: &mut Result<&Request<'_>, Option<Box<Manner>>>,
     fault: &Fault,
     outcome: &mut Outcome,
 ) {
@@ -148,11 +154,12 @@ fn answer(
         channel.reset(Code::PROTOCOL_ERROR);
         return;
     }
-    let call = request.map_or_else(|refused| refused, |request| grpc::call_of(request.head, request.bytes));
-    let request = request.ok();
-    let head_only = request.is_some_and(|request| request.head.method == Method::Head);
+    let head_only = request.as_ref().is_ok_and(|request| request.head.method == Method::Head);
+    let Manner { call, cors } = match request {
+        Ok(request) => Manner::of(request, outcome.route.as_deref()),
+        Err(manner) => manner.take().map(|manner| *manner).unwrap_or_default(),
+    };
     outcome.status = if call.is_some() { 200 } else { status };
     outcome.grpc_status = call.map(|_| grpc::status_of(status));
-    let cors = request.zip(outcome.route.as_deref()).map(|(request, route)| changes::cors_fields(request, route));
-    reply::send(channel, fault, status, call, head_only, &cors.unwrap_or_default());
+    reply::send(channel, fault, status, call, head_only, &cors);
 }

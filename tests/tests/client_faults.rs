@@ -135,3 +135,77 @@ fn too_large_a_body_is_413() {
         proxy.connect("edge").ask(format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"));
     assert_eq!(response.status, 413);
 }
+
+/// Reads the request's head, and then nothing until it is told to.
+fn deaf(told: std::sync::mpsc::Receiver<()>) -> (Origin, std::sync::mpsc::Receiver<usize>) {
+    let (sender, bodies) = std::sync::mpsc::channel();
+    let (sender, told) = (std::sync::Mutex::new(sender), std::sync::Mutex::new(told));
+    let origin = Origin::start(move |connection| {
+        let Some(head) = connection.head() else { return };
+        let _ = told.lock().expect("no panic").recv();
+        let body = connection.body(&head);
+        connection.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        let _ = sender.lock().expect("no panic").send(body.len());
+    });
+    (origin, bodies)
+}
+
+/// Nothing but the client's leaving ends it: no time of anybody's is short.
+#[test]
+fn a_client_that_is_gone_is_noticed_while_its_upload_stands_still() {
+    use std::io::Write;
+    let (_told, wait) = std::sync::mpsc::channel();
+    let (origin, _bodies) = deaf(wait);
+    let listener = "body_timeout = \"10m\"";
+    let hello = "[[route]]\npath = { exact = \"/hello\" }\nrespond = { text = \"hello\" }";
+    let proxy = Proxy::start_with(&origin.config(listener, "timeout = \"off\"", hello), &["--workers", "1"], None);
+    for leaves in 1..=2 {
+        let mut client = proxy.connect("edge");
+        client.send("GET /hello HTTP/1.1\r\nHost: test\r\n\r\n");
+        let mut stream = client.stream().try_clone().expect("a descriptor");
+        assert_eq!(stream.peek(&mut [0]).expect("an answer"), 1);
+        stream.set_write_timeout(Some(std::time::Duration::from_secs(2))).expect("a socket option");
+        let framing = ["Content-Length: 1000000000", "Transfer-Encoding: chunked"][leaves - 1];
+        let begun = stream.write_all(format!("POST / HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n").as_bytes());
+        begun.expect("sends");
+        // Until all buffers on the way are full: then the proxy reads no more of it. To one that is chunked it is one chunk.
+        let mut chunk = b"3b9aca00\r\n".to_vec();
+        if leaves == 1 {
+            chunk.clear();
+        }
+        chunk.resize(1 << 20, b'x');
+        while stream.write_all(&chunk).is_ok() {
+            chunk.fill(b'x');
+        }
+        let active = || proxy.metric("onehop_cluster_active", "");
+        eventually("it is under way", || active() == 1.0);
+        // With an answer unread its close is a reset, as that of a client that is killed.
+        drop((stream, client));
+        let left = || proxy.metric("onehop_listener_faults_total", "reason=\"client-left\"");
+        eventually("it has left", || left() == leaves as f64 && active() == 0.0);
+    }
+}
+
+/// A client that has only half-closed waits for its answer.
+#[test]
+fn an_upload_whose_end_has_come_is_no_leaving() {
+    use std::io::Write;
+    let (tell, wait) = std::sync::mpsc::channel();
+    let (origin, bodies) = deaf(wait);
+    let listener = "body_timeout = \"10m\"";
+    let proxy = Proxy::start_with(&origin.config(listener, "timeout = \"off\"", ""), &["--workers", "1"], None);
+    let client = proxy.connect("edge");
+    let mut stream = client.stream().try_clone().expect("a descriptor");
+    let length = 4 << 20;
+    let sender = std::thread::spawn(move || {
+        stream.write_all(format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n").as_bytes())?;
+        stream.write_all(&vec![b'x'; length])?;
+        stream.shutdown(std::net::Shutdown::Write)
+    });
+    eventually("it is under way", || proxy.metric("onehop_cluster_active", "") == 1.0);
+    // Long enough to be looked at more than once.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    tell.send(()).expect("it waits");
+    assert_eq!(bodies.recv_timeout(std::time::Duration::from_secs(30)), Ok(length));
+    sender.join().expect("no panic").expect("all of it is sent");
+}

@@ -3,10 +3,12 @@
 //! completes the read, or wakes a task. Re-arming is a store: an entry is moved only when its bucket comes up.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::clock::{self, Nanos};
 use crate::sys::socket;
@@ -16,6 +18,15 @@ pub const TICK_NS: u64 = 8_000_000;
 /// Buckets of the wheel: its horizon is `TICK_NS * BUCKETS`, about 65 s; later deadlines are looked at once per horizon.
 const BUCKETS: usize = 8192;
 const NONE: u32 = u32::MAX;
+/// Bytes a second that who takes something takes at least, or it is taken for stuck: half of what is promised, since what a
+/// socket has accepted and what its peer has acknowledged are looked at one by one. Without a bound a byte a minute would hold
+/// all that an exchange holds.
+const LEAST_RATE: u64 = 120;
+
+/// Bytes that somebody has to take in this time so as not to be taken for stuck.
+pub fn least_taken(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX).saturating_mul(LEAST_RATE).div_ceil(1000).max(1)
+}
 
 /// Which direction a deadline ends when it fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +43,27 @@ enum Action {
     Wake(Option<Waker>),
 }
 
+/// A deadline that goes on for as long as a socket's peer takes what waits to be sent.
+struct Taking {
+    span: Duration,
+    /// What waited when it was armed, or went on.
+    unsent: u64,
+    /// When it fires all the same.
+    until: Nanos,
+}
+
+impl Taking {
+    /// When it is due again, if it goes on.
+    fn goes_on(&mut self, unsent: u64, now: Nanos) -> Option<Nanos> {
+        let taken = self.unsent.saturating_sub(unsent);
+        if now >= self.until || taken < least_taken(self.span) {
+            return None;
+        }
+        self.unsent = unsent;
+        Some(clock::after(now, self.span).min(self.until))
+    }
+}
+
 struct Entry {
     action: Action,
     /// When it fires; zero while it is not armed.
@@ -39,6 +71,8 @@ struct Entry {
     /// The bucket it hangs in, by tick; zero while it hangs nowhere.
     tick: u64,
     fired: bool,
+    /// There is a [`Taking`] to be asked.
+    may_go_on: bool,
     previous: u32,
     next: u32,
 }
@@ -46,6 +80,8 @@ struct Entry {
 /// The wheel itself, pure: time is an argument.
 pub struct Wheel {
     entries: Vec<Entry>,
+    /// Of those few whose peers take too little at the moment.
+    takings: HashMap<u32, Taking>,
     free: Vec<u32>,
     heads: Vec<u32>,
     occupied: Vec<u64>,
@@ -60,6 +96,7 @@ impl Wheel {
     fn new(now: Nanos) -> Wheel {
         Wheel {
             entries: Vec::new(),
+            takings: HashMap::new(),
             free: Vec::new(),
             heads: vec![NONE; BUCKETS],
             occupied: vec![0; BUCKETS / 64],
@@ -70,7 +107,7 @@ impl Wheel {
     }
 
     fn insert(&mut self, action: Action) -> u32 {
-        let entry = Entry { action, due: 0, tick: 0, fired: false, previous: NONE, next: NONE };
+        let entry = Entry { action, due: 0, tick: 0, fired: false, may_go_on: false, previous: NONE, next: NONE };
         match self.free.pop() {
             Some(index) => {
                 self.entries[index as usize] = entry;
@@ -85,6 +122,9 @@ impl Wheel {
 
     fn remove(&mut self, index: u32) {
         self.unlink(index);
+        if !self.takings.is_empty() {
+            self.takings.remove(&index);
+        }
         self.entries[index as usize].action = Action::Free;
         self.free.push(index);
     }
@@ -93,6 +133,7 @@ impl Wheel {
         let entry = &mut self.entries[index as usize];
         entry.due = due;
         entry.fired = false;
+        entry.may_go_on = false;
         // Rounded up, so that a bucket is never processed before its entries are due.
         let tick = due / TICK_NS + 1;
         if entry.tick == 0 || tick < entry.tick {
@@ -145,8 +186,14 @@ impl Wheel {
         self.entries[index as usize].tick = 0;
     }
 
-    /// Processes every bucket up to `now`; what is due goes to `fire`.
-    fn advance(&mut self, now: Nanos, mut fire: impl FnMut(&mut Action)) {
+    fn arm_taking(&mut self, index: u32, now: Nanos, taking: Taking) {
+        self.arm(index, clock::after(now, taking.span).min(taking.until));
+        self.entries[index as usize].may_go_on = true;
+        self.takings.insert(index, taking);
+    }
+
+    /// Processes every bucket up to `now`; what is due goes to `fire`, which says when it is due again if it goes on.
+    fn advance(&mut self, now: Nanos, mut fire: impl FnMut(&mut Action, Option<&mut Taking>) -> Option<Nanos>) {
         let target = now / TICK_NS;
         // After a long stall each bucket needs to be looked at only once.
         let from = self.tick.max(target.saturating_sub(BUCKETS as u64));
@@ -161,13 +208,16 @@ impl Wheel {
                 entry.tick = 0;
                 if entry.due == 0 {
                     // Disarmed: it hangs nowhere until it is armed again.
-                } else if entry.due <= now {
-                    entry.due = 0;
-                    entry.fired = true;
-                    fire(&mut entry.action);
                 } else {
-                    let tick = entry.due / TICK_NS + 1;
-                    self.link(index, tick);
+                    if entry.due <= now {
+                        let taking = if entry.may_go_on { self.takings.get_mut(&index) } else { None };
+                        entry.due = fire(&mut entry.action, taking).unwrap_or(0);
+                        entry.fired = entry.due == 0;
+                    }
+                    if !entry.fired {
+                        let tick = entry.due / TICK_NS + 1;
+                        self.link(index, tick);
+                    }
                 }
                 index = next;
             }
@@ -201,10 +251,18 @@ thread_local! {
 pub(crate) fn advance(now: Nanos) {
     let mut wakers = Vec::new();
     WHEEL.with(|wheel| {
-        wheel.borrow_mut().advance(now, |action| match action {
-            Action::Shutdown(fd, ends) => socket::shutdown(*fd, *ends == Ends::Both),
-            Action::Wake(waker) => wakers.extend(waker.take()),
-            Action::Free => {}
+        wheel.borrow_mut().advance(now, |action, taking| {
+            match action {
+                Action::Shutdown(fd, ends) => {
+                    if let Some(due) = taking.and_then(|taking| taking.goes_on(socket::unsent(*fd), now)) {
+                        return Some(due);
+                    }
+                    socket::shutdown(*fd, *ends == Ends::Both);
+                }
+                Action::Wake(waker) => wakers.extend(waker.take()),
+                Action::Free => {}
+            }
+            None
         });
     });
     for waker in wakers {
@@ -260,6 +318,19 @@ impl Deadline {
                 *kept = ends;
             }
             wheel.arm(self.index, due);
+        });
+    }
+
+    /// Fires, ending both sides, when the peer of a socket that is full has taken next to nothing for `span`, and at `until`
+    /// whatever it takes. A full socket accepts nothing until much of it is free (a third), so that its owner sees nothing of a
+    /// peer that reads slowly; the kernel knows what was acknowledged, and is asked when the time is over.
+    pub fn arm_while_full(&self, now: Nanos, span: Duration, until: Nanos) {
+        WHEEL.with(|wheel| {
+            let mut wheel = wheel.borrow_mut();
+            let Action::Shutdown(fd, kept) = &mut wheel.entries[self.index as usize].action else { return };
+            *kept = Ends::Both;
+            let unsent = socket::unsent(*fd);
+            wheel.arm_taking(self.index, now, Taking { span, unsent, until });
         });
     }
 
@@ -358,8 +429,51 @@ mod tests {
 
     fn fired(wheel: &mut Wheel, now: Nanos) -> usize {
         let mut count = 0;
-        wheel.advance(now, |_| count += 1);
+        wheel.advance(now, |_, _| {
+            count += 1;
+            None
+        });
         count
+    }
+
+    #[test]
+    fn who_takes_something_is_waited_for_and_who_takes_next_to_nothing_is_not() {
+        let span = Duration::from_secs(60);
+        assert_eq!((least_taken(span), least_taken(Duration::ZERO)), (7200, 1));
+        let mut wheel = Wheel::new(SECOND);
+        let index = wheel.insert(Action::Wake(None));
+        wheel.arm_taking(index, SECOND, Taking { span, unsent: 100_000, until: 200 * SECOND });
+        let mut at = |now: u64, unsent: u64| {
+            let mut asked = None;
+            wheel.advance(now * SECOND, |_, taking| {
+                let next = taking.expect("is asked").goes_on(unsent, now * SECOND);
+                asked = Some(next);
+                next
+            });
+            asked
+        };
+        assert_eq!(at(59, 0), None, "not before its time");
+        assert_eq!(at(62, 50_000), Some(Some(122 * SECOND)));
+        assert_eq!(at(123, 42_000), Some(Some(183 * SECOND)));
+        // What was taken long ago does not count, and what comes in anew does not count against it.
+        assert_eq!(at(184, 34_801), Some(None));
+        // Once it has fired it is an ordinary one until it is armed so again.
+        wheel.arm(index, 190 * SECOND);
+        let mut fired = 0;
+        wheel.advance(191 * SECOND, |_, taking| {
+            fired += usize::from(taking.is_none());
+            None
+        });
+        assert_eq!(fired, 1);
+        wheel.arm_taking(index, 191 * SECOND, Taking { span, unsent: 100_000, until: 200 * SECOND });
+        let mut asked = None;
+        wheel.advance(201 * SECOND, |_, taking| {
+            asked = Some(taking.expect("is asked").goes_on(0, 201 * SECOND));
+            None
+        });
+        assert_eq!(asked, Some(None), "whatever was taken");
+        wheel.remove(index);
+        assert!(wheel.takings.is_empty());
     }
 
     #[test]

@@ -14,12 +14,12 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::Stream;
 use crate::clock::{self, Nanos};
-use crate::deadline::Ends;
 use crate::sys::buf::Size;
 
 /// What answers the PING of `h2`'s orderly end: that a peer sends it is not waited for without an end.
@@ -201,7 +201,8 @@ impl Io {
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.blocked {
             self.blocked = true;
-            self.stream.deadline().arm(clock::now().saturating_add(self.write_idle_ns), Ends::Both);
+            let span = Duration::from_nanos(self.write_idle_ns);
+            self.stream.deadline().arm_while_full(clock::now(), span, Nanos::MAX);
         }
         let waited = ready!(self.stream.poll_writable(cx));
         if self.stream.timed_out() {

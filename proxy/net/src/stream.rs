@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use crate::address::Address;
 use crate::clock::Nanos;
@@ -371,6 +371,19 @@ impl Stream {
         }
     }
 
+    /// Whether the peer has left as far as the kernel knows, of a stream that nobody reads at the moment: it was reset, or its end
+    /// has come before `to_come` more bytes did. An end by itself is no leaving.
+    pub fn has_left(&self, to_come: Option<u64>) -> bool {
+        match socket::standing(self.fd) {
+            socket::Standing::Open => false,
+            socket::Standing::Over => true,
+            // What a session has is not counted, nor what a posted read has taken.
+            socket::Standing::Ended(waiting) => {
+                self.tls.is_none() && !self.reading && to_come.is_some_and(|to_come| waiting < to_come)
+            }
+        }
+    }
+
     /// Lets the close send a reset: for a response that cannot be completed, so that nobody takes it for whole.
     pub fn reset_on_close(&self) {
         self.resets.set(true);
@@ -412,7 +425,12 @@ impl Drop for Stream {
             return;
         };
         self.deadline.disarm();
-        let writing = self.writing.borrow_mut().take();
+        let mut writing = self.writing.borrow_mut().take();
+        // A wait that nobody asked again, since the socket took bytes before, may be over.
+        let mut cx = Context::from_waker(Waker::noop());
+        if writing.as_mut().is_some_and(|wait| wait.as_mut().poll(&mut cx).is_ready()) {
+            writing = None;
+        }
         let ending = secure::end(self.tls.take(), self.fd, !self.resets.get() && !self.failed);
         if !self.reading && writing.is_none() && ending.is_none() {
             drop(pump);

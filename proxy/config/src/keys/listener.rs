@@ -37,7 +37,11 @@ pub const LISTENER: &[Key] = &[
     key("limits", Table(IN_FLIGHT), "Bounds of the whole listener."),
     key("header_timeout", Duration, "From the first byte of a request head to its last."),
     key("idle_timeout", Duration, "Between two requests of a connection."),
-    key("body_timeout", Duration, "Between two pieces of a body, in either direction."),
+    key(
+        "body_timeout",
+        Duration,
+        "Between two pieces of a body, in either direction; a receiver has to take 240 bytes a second.",
+    ),
     key(
         "tcp_idle_timeout",
         Duration,

@@ -110,3 +110,44 @@ fn what_waits_for_an_idle_connection_is_small() {
         assert!(pump > 0 && pump + own + size_of::<Slot>() <= 512, "{pump} bytes to read, {own} of its own");
     });
 }
+
+#[test]
+fn leaving_shows_without_a_read_and_an_end_alone_is_none() {
+    on_core(|| async {
+        let (stream, mut client) = pair();
+        assert!(!stream.has_left(Some(1000)));
+        client.write_all(b"0123456789").expect("writes");
+        assert!(!stream.has_left(Some(1000)), "more may come");
+        client.shutdown(std::net::Shutdown::Write).expect("ends");
+        while socket::standing(stream.fd) != socket::Standing::Ended(10) {
+            crate::runtime::yield_now().await;
+        }
+        assert!(!stream.has_left(Some(10)) && !stream.has_left(None), "all of it is there, or may be");
+        assert!(stream.has_left(Some(11)));
+
+        let (stream, client) = pair();
+        socket::reset_on_close(std::os::fd::AsRawFd::as_raw_fd(&client));
+        drop(client);
+        while socket::standing(stream.fd) != socket::Standing::Over {
+            crate::runtime::yield_now().await;
+        }
+        assert!(stream.has_left(None));
+    });
+}
+
+#[test]
+fn what_a_peer_takes_of_a_full_socket_is_known() {
+    on_core(|| async {
+        let (stream, mut client) = pair();
+        let chunk = vec![7u8; 1 << 20];
+        while stream.try_write(&chunk).is_ok() {}
+        let full = socket::unsent(stream.fd);
+        assert!(full > 0);
+        // Too little to make room in it.
+        let mut some = vec![0; 256 << 10];
+        client.read_exact(&mut some).expect("reads");
+        while socket::unsent(stream.fd) >= full {
+            crate::runtime::yield_now().await;
+        }
+    });
+}

@@ -52,6 +52,42 @@ pub fn discard(fd: RawFd) {
     }
 }
 
+/// Bytes that wait to be sent, or that the peer has not acknowledged (SIOCOUTQ). Of a Unix socket: what they take up.
+pub fn unsent(fd: RawFd) -> u64 {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one int behind the pointer, which is to a live local.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut count) };
+    if result < 0 { 0 } else { u64::try_from(count).unwrap_or(0) }
+}
+
+/// How the peer's side of a connection stands, without reading from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// More may come.
+    Open,
+    /// Its end has come, behind so many bytes that wait to be read.
+    Ended(u64),
+    /// The connection is over: it was reset.
+    Over,
+}
+
+/// Asks the kernel how the peer's side stands (POLLRDHUP, POLLHUP, FIONREAD).
+pub fn standing(fd: RawFd) -> Standing {
+    let mut asked = libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: the pointer is to one live local, and with a time-out of zero the call does not wait.
+    let result = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    if result < 1 || asked.revents == 0 {
+        return Standing::Open;
+    }
+    if asked.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 {
+        return Standing::Over;
+    }
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one int behind the pointer, which is to a live local.
+    let result = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut count) };
+    if result < 0 { Standing::Open } else { Standing::Ended(u64::try_from(count).unwrap_or(0)) }
+}
+
 /// Whether an idle connection is still open and silent: neither data, nor an end, nor an error waits on it.
 pub fn is_quiet(fd: RawFd) -> bool {
     let mut byte = 0u8;

@@ -16,6 +16,7 @@ use super::course::Asked;
 use super::flow::Flow;
 use super::leave;
 use super::leg::Leg;
+use super::pace::Pace;
 use super::pour::Pour;
 use super::reader::{Next, Reader};
 use super::response::{Response, bad_response, download_fault, server_timing};
@@ -392,7 +393,7 @@ impl Attempt<'_> {
     ) -> Result<(), Fault> {
         let idle = self.body_timeout();
         let mut upload_open = !upload.is_done();
-        let mut moved = u64::MAX;
+        let mut pace = Pace::default();
         let done = poll_fn(|cx| {
             let mut upstream = lease.conn.leg();
             if upload_open {
@@ -408,19 +409,15 @@ impl Attempt<'_> {
                     return Poll::Ready(Err(Broken::Sink));
                 }
                 let now = clock::now();
-                ledger.enter(if download.sink_is_full() { State::ClientWait } else { State::UpstreamWait }, now);
-                let bytes = download.bytes() + upload.bytes();
-                if moved != bytes {
-                    moved = bytes;
-                    let due = clock::after(now, idle);
-                    // Only the side that is waited for can run out of time.
-                    if download.sink_is_full() {
-                        client.arm(due, Ends::Both);
-                        upstream.disarm();
-                    } else {
-                        upstream.arm(due, Ends::Both);
-                        client.disarm();
-                    }
+                let is_full = download.sink_is_full();
+                ledger.enter(if is_full { State::ClientWait } else { State::UpstreamWait }, now);
+                // Only the side that is waited for can run out of time.
+                if is_full && pace.receiver(download.sent(), idle) {
+                    client.arm_while_full(now, idle, Nanos::MAX);
+                    upstream.disarm();
+                } else if !is_full && pace.giver(download.bytes() + upload.bytes() + upload.sent()) {
+                    upstream.arm(clock::after(now, idle), Ends::Both);
+                    client.disarm();
                 }
             }
             polled

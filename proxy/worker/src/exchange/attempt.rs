@@ -19,8 +19,10 @@ use super::Outcome;
 use super::body::Broken;
 use super::course::Course;
 use super::flow::Flow;
+use super::hangup;
 use super::leave;
 use super::leg::Leg;
+use super::pace::Pace;
 use super::pour::Pour;
 use super::response::{Response, bad_response, upload_fault};
 use super::tape::Tape;
@@ -340,7 +342,8 @@ impl Attempt<'_> {
             let mut marked = false;
             let mut sink_broken = false;
             let mut left_at: Nanos = 0;
-            let patience = expecting.then(|| Alarm::at(clock::now() + EXPECT_NS));
+            let mut pace = Pace::default();
+            let mut alarm = expecting.then(|| Alarm::at(clock::now() + EXPECT_NS));
             poll_fn(|cx| {
                 let long = lease.endpoint().answers_long.get();
                 let mut upstream = lease.conn.leg();
@@ -348,7 +351,7 @@ impl Attempt<'_> {
                     if let Poll::Ready(Err(broken)) = upload.poll_head(cx, client, &mut upstream) {
                         sink_broken |= broken == Broken::Sink;
                     }
-                    expecting = patience.as_ref().is_some_and(|patience| patience.poll(cx).is_pending());
+                    expecting = alarm.as_ref().is_some_and(|alarm| alarm.poll(cx).is_pending());
                 }
                 if !expecting && !sink_broken && !upload.is_done() {
                     match upload.poll(cx, client, &mut upstream) {
@@ -362,7 +365,7 @@ impl Attempt<'_> {
                         // The client owes nothing more. The upstream's deadline stays as it is, since it may be what has fired.
                         client.disarm();
                     } else {
-                        self.pace_upload(client, upload, &upstream, due);
+                        self.pace_upload(&mut pace, client, upload, &upstream, due);
                     }
                 }
                 if !marked {
@@ -376,6 +379,8 @@ impl Attempt<'_> {
                 }
                 if upload.is_done() || sink_broken || client.is_http2() {
                     self.watch(cx, client, &upstream, &mut left_at)
+                } else if !expecting && upload.sink_is_full() {
+                    hangup::poll(cx, &mut alarm, client, upload.to_come()).map(|()| Ok(Heard::ClientLeft))
                 } else {
                     Poll::Pending
                 }
@@ -425,17 +430,27 @@ impl Attempt<'_> {
         }
     }
 
-    /// While the client owes us its body, its deadline runs; while it does not, the upstream's does.
-    fn pace_upload(&self, client: &Leg<'_>, upload: &Flow, upstream: &Leg<'_>, due: Nanos) {
+    /// While the client owes us its body, its deadline runs; while it does not, the upstream's does. What the route gives the
+    /// upstream for its answer begins at the request's end; before it, the upstream has as long for each piece.
+    fn pace_upload(&self, pace: &mut Pace, client: &Leg<'_>, upload: &Flow, upstream: &Leg<'_>, due: Nanos) {
         if upload.is_done() {
             client.disarm();
             if self.request.head.body != BodyLength::None {
                 upstream.arm(self.due_once_sent(due), Ends::Both);
             }
+        } else if upload.sink_is_full() {
+            let idle = self.body_timeout();
+            let span = self.patience.map_or(idle, |patience| patience.min(idle));
+            if pace.receiver(upload.sent(), span) {
+                client.disarm();
+                let until = self.request.deadline.map_or(Nanos::MAX, |deadline| deadline.at);
+                upstream.arm_while_full(clock::now(), span, until);
+            }
         } else {
+            pace.giver(upload.bytes());
             let idle = clock::after(clock::now(), self.body_timeout());
             client.arm(idle, Ends::Read);
-            upstream.arm(if upload.sink_is_full() { idle.min(due) } else { idle }, Ends::Both);
+            upstream.arm(idle, Ends::Both);
         }
     }
 

@@ -117,9 +117,23 @@ impl Body {
         self.bytes
     }
 
+    /// Those of them that the receiver's connection has taken.
+    pub fn sent(&self) -> u64 {
+        self.bytes - self.pass as u64
+    }
+
     /// Whether the last poll stopped because the receiver takes no more.
     pub fn sink_is_full(&self) -> bool {
         self.sink_full
+    }
+
+    /// Bytes that the sender still has to send, where that is known.
+    pub fn to_come(&self) -> Option<u64> {
+        match &self.left {
+            Left::Length(left) => Some(*left),
+            Left::Frames(reader) => reader.left(),
+            _ => None,
+        }
     }
 
     /// Whether nothing was written, not even the head.

@@ -23,6 +23,14 @@ impl Flow {
         }
     }
 
+    /// Those of them that the receiver has taken, as far as can be seen.
+    pub fn sent(&self) -> u64 {
+        match self {
+            Flow::Wire(body) => body.sent(),
+            Flow::Frames(pour) => pour.sent(),
+        }
+    }
+
     /// Whether the last poll stopped because the receiver takes no more.
     pub fn sink_is_full(&self) -> bool {
         match self {
@@ -47,6 +55,14 @@ impl Flow {
     /// Whether any of the body was taken from the sender.
     pub fn has_started(&self) -> bool {
         self.bytes() > 0
+    }
+
+    /// Bytes that the sender still has to send, where that is known.
+    pub fn to_come(&self) -> Option<u64> {
+        match self {
+            Flow::Wire(body) => body.to_come(),
+            Flow::Frames(pour) => pour.to_come(),
+        }
     }
 
     /// The `grpc-status` of the trailers that have passed.

@@ -3,9 +3,10 @@
 
 use std::future::{Future, poll_fn};
 use std::task::Poll;
+use std::time::Duration;
 
 use onehop_net::Stream;
-use onehop_net::clock::Nanos;
+use onehop_net::clock::{self, Nanos};
 use onehop_net::deadline::Ends;
 
 use crate::http2::Channel;
@@ -47,6 +48,16 @@ impl Leg<'_> {
         match self {
             Leg::Http1(stream) => stream.deadline().arm(due, ends),
             Leg::Http2(channel) => channel.arm(due),
+            Leg::Nobody => {}
+        }
+    }
+
+    /// Arms the deadline of a receiver that takes no more at the moment: it has `span` to go on, and what it takes meanwhile,
+    /// where the kernel knows of it, counts. At `until` it ends whatever it takes.
+    pub fn arm_while_full(&self, now: Nanos, span: Duration, until: Nanos) {
+        match self {
+            Leg::Http1(stream) => stream.deadline().arm_while_full(now, span, until),
+            Leg::Http2(channel) => channel.arm(clock::after(now, span).min(until)),
             Leg::Nobody => {}
         }
     }

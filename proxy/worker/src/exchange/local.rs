@@ -6,8 +6,7 @@ use std::future::poll_fn;
 use bytes::Bytes;
 use onehop_meter::ledger::{Ledger, Step as Mark};
 use onehop_meter::names::Reason;
-use onehop_net::clock;
-use onehop_net::deadline::Ends;
+use onehop_net::clock::{self, Nanos};
 use onehop_plan::Route;
 use onehop_plan::filter::Action;
 use onehop_plan::route::Normal;
@@ -17,6 +16,7 @@ use super::body::{Body, Framing};
 use super::changes::{Changes, captures, cors, header, values};
 use super::flow::Flow;
 use super::leg::Leg;
+use super::pace::Pace;
 use super::pour::Pour;
 use super::reader::Reader;
 use super::response::{Response, download_fault};
@@ -195,8 +195,15 @@ impl Sending<'_> {
         outcome.grpc_status = local.grpc_status;
         outcome.started = true;
         outcome.keep = !close;
-        client.arm(clock::after(clock::now(), request.listener.http.body_idle_timeout), Ends::Both);
-        let sent = poll_fn(|cx| flow.poll(cx, &mut Leg::Nobody, client)).await;
+        let (idle, mut pace) = (request.listener.http.body_idle_timeout, Pace::default());
+        let sent = poll_fn(|cx| {
+            let polled = flow.poll(cx, &mut Leg::Nobody, client);
+            if polled.is_pending() && pace.receiver(flow.sent(), idle) {
+                client.arm_while_full(clock::now(), idle, Nanos::MAX);
+            }
+            polled
+        })
+        .await;
         client.disarm();
         match sent {
             Ok(()) => outcome.bytes_out = length,

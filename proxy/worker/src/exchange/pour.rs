@@ -44,9 +44,19 @@ impl Pour {
         self.bytes
     }
 
+    /// Those of them for which the receiver gave credit.
+    pub fn sent(&self) -> u64 {
+        self.bytes - self.pass as u64
+    }
+
     /// Whether the last poll stopped because the receiver gives no credit.
     pub fn sink_is_full(&self) -> bool {
         self.sink_full
+    }
+
+    /// Bytes that the sender still has to send, where that is known.
+    pub fn to_come(&self) -> Option<u64> {
+        self.reader.left()
     }
 
     /// Whether the end was sent.

@@ -67,7 +67,7 @@ pub async fn relay(client: &mut Leg<'_>, upstream: &mut Leg<'_>, limits: Limits,
         if !up_open && !down_open {
             return Poll::Ready(End::Closed);
         }
-        let bytes = up.bytes() + down.bytes();
+        let bytes = up.bytes() + up.sent() + down.bytes() + down.sent();
         if moved != bytes {
             moved = bytes;
             upstream.arm(clock::after(clock::now(), idle), Ends::Both);

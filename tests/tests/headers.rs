@@ -78,6 +78,11 @@ fn absolute_form_becomes_origin_form() {
     let head = forwarded("", "GET http://a/x?y HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(head.starts_with("GET /x?y HTTP/1.1\r\n"), "{head}");
     assert_eq!(field(&head, "Host"), ["a"]);
+    // Without a path: of the server as a whole (RFC 9112 3.2.4).
+    let head = forwarded("", "OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(head.starts_with("OPTIONS * HTTP/1.1\r\n"), "{head}");
+    let head = forwarded("", "OPTIONS http://a/ HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(head.starts_with("OPTIONS / HTTP/1.1\r\n"), "{head}");
 }
 
 #[test]

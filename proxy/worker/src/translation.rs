@@ -274,6 +274,10 @@ fn origin_form<'b>(head: &RequestHead, bytes: &'b [u8]) -> &'b [u8] {
     if head.method == Method::Connect {
         return head.target.of(bytes);
     }
+    // RFC 9112 3.2.4.
+    if head.absolute_form && head.path.len == 0 && head.method == Method::Options {
+        return b"*";
+    }
     if head.path.len == 0 { b"/" } else { &bytes[head.path.start as usize..head.target.end()] }
 }
 
@@ -485,6 +489,7 @@ mod tests {
             "PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n",
             "GET http://h HTTP/1.1\r\nHost: h\r\n",
             "OPTIONS * HTTP/1.1\r\nHost: h:80\r\n",
+            "OPTIONS http://h HTTP/1.1\r\nHost: h\r\n",
             "CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n",
             "GET /chat HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
             "GET / HTTP/1.0\r\nHost: h\r\n",

@@ -209,6 +209,27 @@ fn cookies_are_split_and_hop_by_hop_fields_stay_behind() {
 }
 
 #[test]
+fn crumbs_of_cookies_are_bounded_by_their_number() {
+    let sent = |cookies: &[String]| {
+        let lines: String = cookies.iter().map(|cookie| format!("Cookie: {cookie}\r\n")).collect();
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n").into_bytes();
+        let mut head = RequestHead::default();
+        head.parse(&bytes, &Limits::default()).expect("well-formed");
+        let mut seen = Vec::new();
+        request_fields(&head, &bytes, &Edits { drop: 0, add: &[] }, |_, _, value| {
+            seen.push(String::from_utf8_lossy(value).into_owned());
+        });
+        seen
+    };
+    let crumbs = |count: usize| vec!["a=b"; count].join("; ");
+    assert_eq!(sent(&[crumbs(64)]).len(), 64);
+    // One more, and nothing is lost or cut: they go as they came.
+    assert_eq!(sent(&[crumbs(65)]), [crumbs(65)]);
+    assert_eq!(sent(&[crumbs(30_000 / 5)]), [crumbs(30_000 / 5)]);
+    assert_eq!(sent(&[crumbs(40), crumbs(40), crumbs(24)]).len(), 65, "all of a request together");
+}
+
+#[test]
 fn trailers_pass_both_ways() {
     let mut out = Vec::new();
     let fields: Fields<'_> = &[(b"grpc-status", b"0"), (b"content-length", b"3")];

@@ -374,9 +374,14 @@ fn drop_control(out: &mut Vec<u8>, label: &str, name: &str) {
     out.extend(name.bytes().filter(|byte| byte.is_ascii_graphic() && !matches!(byte, b';' | b',' | b'"')));
 }
 
-/// The path and query of an absolute-form target; an empty path is `/` (RFC 9112 3.2.1).
+/// The path and query of an absolute-form target; an empty path is `/` (RFC 9112 3.2.1), or the server as a whole where its
+/// options are asked for (3.2.4).
 fn absolute_path<'b>(head: &RequestHead, buf: &'b [u8]) -> &'b [u8] {
-    if head.path.len == 0 { b"/" } else { &buf[head.path.start as usize..head.target.end()] }
+    match (head.path.len, head.method) {
+        (0, Method::Options) => b"*",
+        (0, _) => b"/",
+        _ => &buf[head.path.start as usize..head.target.end()],
+    }
 }
 
 fn connection_fields<'a>(add: &mut Added<'a>, head: &RequestHead, buf: &'a [u8], upgrade: bool) {

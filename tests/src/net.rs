@@ -91,11 +91,20 @@ impl Net {
 
     /// A sidecar, once it is ready.
     pub fn sidecar(&self, side: usize, config: &Path) -> Running {
+        self.proxy(side, "sidecar", config)
+    }
+
+    /// A gateway, once it is ready.
+    pub fn gateway(&self, side: usize, config: &Path) -> Running {
+        self.proxy(side, "gateway", config)
+    }
+
+    fn proxy(&self, side: usize, role: &str, config: &Path) -> Running {
         let binary = binary().to_str().expect("text");
-        let mut child = self.spawn(side, &[binary, "sidecar", "--config", config.to_str().expect("text")]);
+        let mut child = self.spawn(side, &[binary, role, "--config", config.to_str().expect("text")]);
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let ready = lines.by_ref().map_while(Result::ok).any(|line| line == "ready");
-        assert!(ready, "the sidecar does not start");
+        assert!(ready, "the {role} does not start");
         std::thread::spawn(move || lines.for_each(drop));
         Running(child)
     }

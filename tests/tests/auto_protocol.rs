@@ -186,3 +186,23 @@ fn another_server_in_its_place_is_spoken_to_in_its_version() {
     let _fourth = place.nginx(address, false);
     eventually("HTTP/1.1 is found again", || client.get("/").text() == "HTTP/1.1");
 }
+
+/// Over HTTP/1 a call of gRPC-Web is not translated, and its status is a part of the body: whoever answers it so did not fail.
+#[test]
+fn a_call_of_grpc_web_that_http1_answers_is_no_failure() {
+    if !installed("nginx") {
+        return;
+    }
+    let place = Place::new();
+    let (one, two) = (free(), free());
+    let _servers = (place.nginx(one, false), place.nginx(two, false));
+    let outlier = "outlier = { consecutive_5xx = 2, max_ejected = 50 }";
+    let route = "[[route]]\npath = { prefix = \"/web.S\" }\ngrpc_web = true\ncluster = \"a\"";
+    let proxy = place.proxy(&[one, two], &format!("{outlier}\n{route}"));
+    let mut client = proxy.connect("edge");
+    let call = "POST /web.S/M HTTP/1.1\r\nHost: test\r\nContent-Type: application/grpc-web\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0";
+    for _ in 0..20 {
+        assert_eq!(client.ask(call).text(), "HTTP/1.1");
+    }
+    assert_eq!(proxy.metric("onehop_cluster_ejections_total", ""), 0.0);
+}

@@ -183,6 +183,40 @@ fn calls_in_both_formats_over_both_versions() {
     eventually("calls are counted", || proxy.metric("onehop_route_grpc_calls_total", labels) == 8.0);
 }
 
+/// A client says by Accept what it can read, whatever it writes itself.
+#[test]
+fn an_answer_is_in_the_format_that_its_caller_accepts() {
+    let origin = Http2Origin::start(service);
+    let proxy = proxy(&origin);
+    let over_http1 = |kind: &str, accepts: &str, body: &[u8]| {
+        let head = format!(
+            "POST /web.Echo/Say HTTP/1.1\r\nHost: test\r\nContent-Type: {kind}\r\nAccept: {accepts}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let response = proxy.connect("edge").ask([head.as_bytes(), body].concat());
+        let (status, head, whole) = (response.status, response.head.clone(), response.whole);
+        Answer { status, head, body: response.body, whole }
+    };
+    let fields = |accepts: &str| format!("accept: {accepts}\n");
+    for (kind, accepts, body, text) in [
+        (BINARY, "application/grpc-web-text", &message(b"hello")[..], true),
+        (BINARY, "text/html, application/grpc-web-text+proto", &message(b"hello"), true),
+        (TEXT, "application/grpc-web+proto, */*", b"AAAAAAVoZWxsbw==", false),
+        (TEXT, "*/*", b"AAAAAAVoZWxsbw==", true),
+    ] {
+        for answer in
+            [over_http1(kind, accepts, body), over_http2(&proxy, "/web.Echo/Say", kind, &fields(accepts), body)]
+        {
+            let expected = if text { TEXT } else { BINARY };
+            assert_eq!((answer.status, answer.field("content-type")), (200, Some(expected)), "{kind} {accepts}");
+            let body = if text { from_base64(&answer.body) } else { answer.body };
+            assert_eq!(frames(&body).0, [b"hello"], "{kind} {accepts}");
+        }
+    }
+    let answer = over_http2(&proxy, "/none", BINARY, &fields("application/grpc-web-text"), b"");
+    assert_eq!((answer.field("content-type"), answer.field("grpc-status")), (Some(TEXT), Some("12")));
+}
+
 #[test]
 fn browsers_may_ask_and_read() {
     let origin = Http2Origin::start(service);

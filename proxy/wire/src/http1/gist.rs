@@ -2,7 +2,7 @@
 
 /// The fields that say how a refusal is to be told: whose route it would have taken, what kind of call it is, and whose
 /// script asks.
-const TOLD: [&[u8]; 4] = [b"host", b"origin", b"content-type", b"access-control-request-method"];
+const TOLD: [&[u8]; 5] = [b"host", b"origin", b"content-type", b"accept", b"access-control-request-method"];
 
 /// Whether a field is of interest for the form of a refusal.
 pub fn is_told(name: &[u8]) -> bool {

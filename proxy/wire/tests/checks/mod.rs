@@ -41,6 +41,19 @@ fn line_ends(head: &[u8]) {
     }
 }
 
+/// The gist of a head is a head, of which a router and a browser's script see what they see of the whole.
+fn gist_says_the_same(bytes: &[u8], head: &RequestHead) {
+    let (mut short, mut gist) = (RequestHead::default(), Vec::new());
+    assert!(onehop_wire::http1::gist(bytes, &mut gist));
+    assert_eq!(short.parse(&gist, &Limits::default()), Ok(()), "{:?}", String::from_utf8_lossy(&gist));
+    assert_eq!(short.method_span.of(&gist), head.method_span.of(bytes));
+    assert_eq!(short.target.of(&gist), head.target.of(bytes));
+    assert_eq!(short.authority.of(&gist), head.authority.of(bytes));
+    for name in ["origin", "content-type", "accept", "access-control-request-method"] {
+        assert_eq!(short.value(&gist, name), head.value(bytes, name), "{name}");
+    }
+}
+
 /// A request head that is accepted cannot be read in two ways: it is written and read back unchanged, no forbidden
 /// byte is in it, and its framing is told once. Says whether it was accepted.
 pub fn request(bytes: &[u8]) -> bool {
@@ -53,6 +66,7 @@ pub fn request(bytes: &[u8]) -> bool {
         return false;
     }
     line_ends(bytes);
+    gist_says_the_same(bytes, &head);
     assert!(!head.authority.of(bytes).iter().any(u8::is_ascii_control));
     let mut framings = 0;
     for field in &head.fields {

@@ -23,10 +23,10 @@ use super::response::{Response, bad_response, download_fault, server_timing};
 use super::{Outcome, Request, begins_tunnel, upgrade_allowed};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward::{self, Framed};
-use crate::http2::web::{self, Translated};
+use crate::http2::web::{self, Translated, Web};
 use crate::http2::{grpc, message};
 use crate::shard::Shard;
-use crate::upstream::{EndpointState, Lease, outlier};
+use crate::upstream::{Conn, EndpointState, Lease, outlier};
 
 /// Bytes of an answer that nobody gets; a longer one costs its connection.
 const MAX_DRAINED: usize = 1 << 20;
@@ -150,11 +150,13 @@ impl Attempt<'_> {
         outlier::report(self.cluster, endpoint, event, latency, now);
     }
 
-    /// Whether the client makes a gRPC call.
-    pub(super) fn is_call(&self) -> bool {
+    /// Whether the client makes a gRPC call whose status is told as gRPC has it: not by an HTTP/1 upstream that speaks gRPC-Web
+    /// itself (`protocol = "auto"`), for which it is a part of the body.
+    pub(super) fn is_call(&self, lease: &Lease) -> bool {
         // Not by its leg: a try that may be one of several has none.
         let Request { head, bytes, .. } = self.request;
-        (head.version == Version::Http2 && grpc::is_grpc(head, bytes)) || self.web().is_some()
+        let is_translated = matches!(lease.conn, Conn::Http2(_)) && self.web().is_some();
+        (head.version == Version::Http2 && grpc::is_grpc(head, bytes)) || is_translated
     }
 
     /// Books how a call ended that was answered.
@@ -250,6 +252,7 @@ impl Attempt<'_> {
         ledger: &mut Ledger,
         outcome: &mut Outcome,
     ) -> Result<Passed, Failure> {
+        let is_call = answer.is_call;
         let Answer { lease, upload, response, replayed, is_call: _ } = answer;
         let response = &**response;
         let head = &response.head;
@@ -284,7 +287,7 @@ impl Attempt<'_> {
         if uploading && upload.is_done() && outcome.fault.is_none() {
             outcome.bytes_in = upload.bytes();
         }
-        if self.is_call() {
+        if is_call {
             outcome.grpc_status = grpc::status_of_head(head, &response.bytes).or(download.grpc_status());
             self.report_call(lease.endpoint(), outcome, head.status, ledger.latest());
         }
@@ -330,7 +333,8 @@ impl Attempt<'_> {
         let from_http2 = lease.conn.leg().is_http2();
         // Trailers would become content where there may be none.
         let content = head.body != BodyLength::None;
-        let web = self.web().filter(|_| from_http2 && (content || response.ends) && web::is_translated(head, bytes));
+        let is_web = self.route.grpc_web && from_http2 && (content || response.ends) && web::is_translated(head, bytes);
+        let web = Web::of_answer(self.request.head, self.request.bytes).filter(|_| is_web);
         let reader = || {
             let reader = match from_http2 {
                 true => Reader::http2_response(head, response.ends, limits),

@@ -243,7 +243,7 @@ impl Attempt<'_> {
                 outcome.bytes_in = length;
             }
             let response = response.unwrap_or_else(|| self.shard.take_response());
-            Ok(Answer { lease, upload, response, replayed, is_call: self.is_call() })
+            Ok(Answer { is_call: self.is_call(&lease), lease, upload, response, replayed })
         }
     }
 

@@ -56,7 +56,7 @@ pub fn is_grpc(head: &RequestHead, bytes: &[u8]) -> bool {
 pub fn call_of(head: &RequestHead, bytes: &[u8]) -> Option<&'static str> {
     match (head.method, head.version) {
         (Method::Post, Version::Http2) if is_grpc(head, bytes) => Some("application/grpc"),
-        (Method::Post, _) => Web::of(head, bytes).map(Web::content_type),
+        (Method::Post, _) => Web::of_answer(head, bytes).map(Web::content_type),
         _ => None,
     }
 }

@@ -30,6 +30,14 @@ impl Web {
         head.find(Known::ContentType).and_then(|field| Web::of_value(field.value.of(bytes)))
     }
 
+    /// What its answer is to be written in: that of the two which it accepts, else what it is written in itself.
+    pub fn of_answer(head: &RequestHead, bytes: &[u8]) -> Option<Web> {
+        let own = Web::of(head, bytes)?;
+        let accepts = head.fields.iter().filter(|field| field.name.of(bytes).eq_ignore_ascii_case(b"accept"));
+        let mut accepted = accepts.flat_map(|field| field.value.of(bytes).split(|byte| *byte == b','));
+        Some(accepted.find_map(|kind| Web::of_value(kind.trim_ascii())).unwrap_or(own))
+    }
+
     /// What a content type says.
     pub fn of_value(value: &[u8]) -> Option<Web> {
         Web::of_type(value).map(|(web, _)| web)

@@ -45,6 +45,17 @@ impl Http2Origin {
         Http2Origin::start_with(h2::server::Builder::new(), script)
     }
 
+    /// Plays it where extended CONNECT is allowed (RFC 8441 3).
+    pub fn with_tunnels<F, S>(script: F) -> Http2Origin
+    where
+        F: Fn(Incoming) -> S + Send + Sync + 'static,
+        S: Future<Output = ()> + Send + 'static,
+    {
+        let mut builder = h2::server::Builder::new();
+        builder.enable_connect_protocol();
+        Http2Origin::start_with(builder, script)
+    }
+
     /// Plays it with other settings.
     pub fn start_with<F, S>(builder: h2::server::Builder, script: F) -> Http2Origin
     where

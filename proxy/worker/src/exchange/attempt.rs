@@ -53,7 +53,8 @@ pub struct Attempt<'a> {
     pub tape: Option<&'a OnceCell<Tape>>,
     /// When it is over: its own time, the route's for all attempts, or the client's.
     pub due: Nanos,
-    /// How long it waits for the response's head from the request's end, if that comes while it is under way.
+    /// How long it waits for the response's head from the request's end, if that comes while it is under way; nothing: without
+    /// an end.
     pub patience: Option<Duration>,
     /// Its number, from 1, of which the upstream is told; zero: it is not.
     pub number: u32,
@@ -430,7 +431,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// While the client owes us its body, its deadline runs; while it does not, the upstream's does. What the route gives the
+    /// While the client owes us its body, its deadline runs; while it does not, the upstream's does. Never both: they would
+    /// go off together, and an upstream that has nothing to answer yet would be blamed for its client. What the route gives the
     /// upstream for its answer begins at the request's end; before it, the upstream has as long for each piece.
     fn pace_upload(&self, pace: &mut Pace, client: &Leg<'_>, upload: &Flow, upstream: &Leg<'_>, due: Nanos) {
         if upload.is_done() {
@@ -446,11 +448,9 @@ impl Attempt<'_> {
                 let until = self.request.deadline.map_or(Nanos::MAX, |deadline| deadline.at);
                 upstream.arm_while_full(clock::now(), span, until);
             }
-        } else {
-            pace.giver(upload.bytes());
-            let idle = clock::after(clock::now(), self.body_timeout());
-            client.arm(idle, Ends::Read);
-            upstream.arm(idle, Ends::Both);
+        } else if pace.giver(upload.bytes()) {
+            upstream.disarm();
+            client.arm(clock::after(clock::now(), self.body_timeout()), Ends::Read);
         }
     }
 

@@ -79,7 +79,7 @@ impl Course<'_> {
         client.arm(clock::after(clock::now(), idle), Ends::Read);
         let collected = poll_fn(|cx| {
             let polled = tape.poll_collect(cx, client);
-            if polled.is_pending() {
+            if polled.is_pending() && !client.timed_out() {
                 client.arm(clock::after(clock::now(), idle), Ends::Read);
             }
             polled

@@ -140,7 +140,7 @@ impl Copy {
             wanted: Wanted::Fresh,
             tape: Some(&tape),
             due: clock::after(now, patience),
-            patience: None,
+            patience: Some(patience),
             number: 0,
             picked: Cell::new(usize::MAX),
             slow: None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use h2::Reason as Code;
 use onehop_net::clock;
-use onehop_net::deadline::Ends;
+use onehop_net::deadline::Alarm;
 use onehop_wire::http1::{BodyLength, Limits};
 
 use crate::exchange::Leg;
@@ -36,11 +36,9 @@ pub async fn relay(client: &mut Leg<'_>, upstream: &mut Leg<'_>, limits: Limits,
     let mut down = direction(upstream, client, limits);
     let (mut up_open, mut down_open) = (true, true);
     let mut moved = u64::MAX;
+    // Of its own: a leg's deadline wakes only who waits for that leg, and here both ways may stand at the other one.
+    let alarm = Alarm::new();
     let end = poll_fn(|cx| {
-        // Before anything is polled: the deadline shows as the upstream's end too, and would be passed on as one.
-        if upstream.timed_out() {
-            return Poll::Ready(End::Idle);
-        }
         if up_open {
             match up.poll(cx, client, upstream) {
                 Poll::Ready(Ok(())) => {
@@ -70,12 +68,11 @@ pub async fn relay(client: &mut Leg<'_>, upstream: &mut Leg<'_>, limits: Limits,
         let bytes = up.bytes() + up.sent() + down.bytes() + down.sent();
         if moved != bytes {
             moved = bytes;
-            upstream.arm(clock::after(clock::now(), idle), Ends::Both);
+            alarm.arm(clock::after(clock::now(), idle));
         }
-        Poll::Pending
+        alarm.poll(cx).map(|()| End::Idle)
     })
     .await;
-    upstream.disarm();
     match end {
         End::Closed => {}
         End::Idle => {

@@ -39,6 +39,12 @@ pub fn folder() -> PathBuf {
     folder
 }
 
+fn written(folder: &Path, config: &str) -> PathBuf {
+    let path = folder.join("onehop.toml");
+    std::fs::write(&path, config).expect("writes");
+    path
+}
+
 /// A running proxy; ended when it is dropped.
 pub struct Proxy {
     child: Child,
@@ -57,9 +63,12 @@ impl Proxy {
 
     /// Starts with further arguments, by way of another program if one is given.
     pub fn start_with(config: &str, arguments: &[&str], launcher: Option<&Path>) -> Proxy {
-        let path = folder().join("onehop.toml");
-        std::fs::write(&path, config).expect("writes");
-        Proxy::start_file(path, arguments, launcher)
+        Proxy::start_file(written(&folder(), config), arguments, launcher)
+    }
+
+    /// Starts with a configuration in this folder, beside the files that it names.
+    pub fn start_in(folder: &Path, config: &str) -> Proxy {
+        Proxy::start_file(written(folder, config), &[], None)
     }
 
     /// Starts with a file that is there. `ONEHOP_TEST_LAUNCHER` names a program to start every proxy by.
@@ -186,6 +195,11 @@ impl Proxy {
                 return line;
             }
         }
+    }
+
+    /// Panics of its tasks that it has told of so far, and that nobody has waited past.
+    pub fn panics(&self) -> Vec<String> {
+        self.errors.try_iter().filter(|line| line.contains("panicked: ")).collect()
     }
 
     /// Waits until it has ended by itself; its exit code.

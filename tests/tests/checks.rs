@@ -13,12 +13,10 @@ use onehop_tests::pki::{Authority, Leaf, files, put};
 use onehop_tests::{Origin, Proxy, eventually, folder};
 
 fn start(folder: &Path, endpoint: SocketAddr, cluster: &str) -> Proxy {
-    let path = folder.join("onehop.toml");
     let text = format!(
         "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"c\"\n[[cluster]]\nname = \"c\"\nendpoints = [\"{endpoint}\"]\n{cluster}\n"
     );
-    std::fs::write(&path, text).expect("writes");
-    Proxy::start_file(path, &[], None)
+    Proxy::start_in(folder, &text)
 }
 
 /// State and reason of the only endpoint in `/clusters`.

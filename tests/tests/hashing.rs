@@ -97,9 +97,8 @@ fn an_identity_chooses_its_endpoint_whichever_certificate_shows_it() {
     files(&folder, "server", &authority, &Leaf::server(&["one.test"]));
     let listener = "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\ntls = { certificate = \"server.pem\", key = \"server.key\", client = \"optional\", client_ca = \"ca.pem\" }\n";
     for balance in ["ring-hash", "maglev"] {
-        let path = folder.join("onehop.toml");
-        std::fs::write(&path, format!("{listener}{}", cluster(&origins, balance, "identity"))).expect("writes");
-        let proxy = Proxy::start_file(path, &[], None);
+        let text = format!("{listener}{}", cluster(&origins, balance, "identity"));
+        let proxy = Proxy::start_in(&folder, &text);
         let ask = |tls: Tls| {
             is_quiet(&proxy);
             let (_, status, body) = tls.get(proxy.address("edge"), "one.test", "/").expect("an answer");
@@ -176,15 +175,13 @@ fn tcp_connections_are_placed_by_address_and_by_identity() {
     let endpoints = endpoints.join(", ");
     let tls =
         "tls = { certificate = \"server.pem\", key = \"server.key\", client = \"required\", client_ca = \"ca.pem\" }";
-    let path = folder.join("onehop.toml");
     let listener = |name: &str, more: &str| {
         format!(
             "[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\nlayer = \"tcp\"\ncluster = \"{name}\"\n{more}\n\
              [[cluster]]\nname = \"{name}\"\nbalance = \"maglev\"\nhash_on = {{ {name} = true }}\nendpoints = [{endpoints}]\n"
         )
     };
-    std::fs::write(&path, listener("source", "") + &listener("identity", tls)).expect("writes");
-    let proxy = Proxy::start_file(path, &[], None);
+    let proxy = Proxy::start_in(&folder, &(listener("source", "") + &listener("identity", tls)));
     let (mut by_source, mut by_identity) = (BTreeSet::new(), BTreeSet::new());
     for number in 1..=12 {
         let ask = || from(&format!("127.0.2.{number}"), proxy.address("source")).line();

@@ -42,9 +42,7 @@ fn chat() -> Origin {
 
 /// One that takes an extended CONNECT.
 fn live() -> Http2Origin {
-    let mut builder = h2::server::Builder::new();
-    builder.enable_connect_protocol();
-    Http2Origin::start_with(builder, |mut incoming| async move {
+    Http2Origin::with_tunnels(|mut incoming| async move {
         let Ok(mut send) = incoming.respond.send_response(http::Response::new(()), false) else { return };
         let _ = send.send_data(Bytes::from_static(b"hello"), false);
         let body = incoming.request.body_mut();

@@ -152,9 +152,7 @@ fn plain_connect() -> Request<()> {
 #[test]
 fn a_silent_tunnel_ends_and_one_that_talks_does_not() {
     let one = Origin::start(echo);
-    let mut builder = h2::server::Builder::new();
-    builder.enable_connect_protocol();
-    let two = Http2Origin::start_with(builder, echo_stream);
+    let two = Http2Origin::with_tunnels(echo_stream);
     let bytes = Origin::start(|connection| {
         loop {
             let byte = connection.read(1);

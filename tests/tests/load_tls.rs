@@ -25,9 +25,7 @@ fn handshakes_are_told_apart_full_and_resumed() {
          [[route]]\ncluster = \"web\"\n[[cluster]]\nname = \"web\"\nendpoints = [\"{}\"]\n",
         origin.address()
     );
-    let path = folder.join("onehop.toml");
-    std::fs::write(&path, text).expect("writes");
-    let proxy = Proxy::start_file(path, &[], None);
+    let proxy = Proxy::start_in(&folder, &text);
     let url = format!("https://localhost:{}/load", proxy.address("edge").port());
     let at = |name: &str| folder.join(name).to_str().expect("text").to_owned();
     let (ca, certificate, key, report) = (at("ca.pem"), at("client.pem"), at("client.key"), at("report.json"));

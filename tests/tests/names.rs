@@ -74,14 +74,19 @@ fn launcher(server: &str, options: &str) -> Option<PathBuf> {
     works.stdout.starts_with(format!("nameserver {server}\n").as_bytes()).then_some(script)
 }
 
+/// A name server's socket, and what runs a program with it; none where that is not allowed.
+fn name_server(address: &str, options: &str) -> Option<(UdpSocket, PathBuf)> {
+    let socket = UdpSocket::bind((address, 53)).ok();
+    let found = socket.zip(launcher(address, options));
+    if found.is_none() {
+        eprintln!("skipped: it needs root for port 53 and for a mount namespace");
+    }
+    found
+}
+
 #[test]
 fn names_that_vanish_and_flap_keep_what_was_known() {
-    let (Ok(socket), Some(launcher)) =
-        (UdpSocket::bind("127.77.0.1:53"), launcher("127.77.0.1", "timeout:1 attempts:1"))
-    else {
-        eprintln!("skipped: it needs root for port 53 and for a mount namespace");
-        return;
-    };
+    let Some((socket, launcher)) = name_server("127.77.0.1", "timeout:1 attempts:1") else { return };
     let (one, two) = (Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2));
     let first = named(SocketAddr::from((one, 0)), "one").expect("binds");
     named(SocketAddr::from((two, first.port())), "two").expect("binds");
@@ -96,13 +101,11 @@ fn names_that_vanish_and_flap_keep_what_was_known() {
     });
     // At first it returns nothing at all.
     zone.set(&[&[]]);
-    let config = folder().join("onehop.toml");
     let port = first.port();
     let text = format!(
         "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"c\"\n[[cluster]]\nname = \"c\"\nendpoints = [\"app.test:{port}\"]\n"
     );
-    std::fs::write(&config, text).expect("writes");
-    let proxy = Proxy::start_file(config, &[], Some(&launcher));
+    let proxy = Proxy::start_with(&text, &[], Some(&launcher));
     let ask = || {
         let response = proxy.connect("edge").get("/");
         (response.status, response.text())
@@ -134,12 +137,7 @@ fn names_that_vanish_and_flap_keep_what_was_known() {
 #[test]
 fn a_mute_name_server_keeps_nothing_waiting() {
     // It takes queries and never answers.
-    let (Ok(mute), Some(launcher)) =
-        (UdpSocket::bind("127.77.0.2:53"), launcher("127.77.0.2", "timeout:30 attempts:1"))
-    else {
-        eprintln!("skipped: it needs root for port 53 and for a mount namespace");
-        return;
-    };
+    let Some((mute, launcher)) = name_server("127.77.0.2", "timeout:30 attempts:1") else { return };
     let checked = TcpListener::bind("127.0.0.1:0").expect("binds");
     // A thousand names: whatever is awaited below, the look-ups of some have not even begun by then.
     let names: Vec<String> = (0..1000).map(|name| format!("\"n{name}.test:80\"")).collect();
@@ -150,9 +148,7 @@ fn a_mute_name_server_keeps_nothing_waiting() {
          health = {{ tcp = true, interval = \"10ms\", timeout = \"60s\" }}\n",
         names.join(", ")
     );
-    let config = folder().join("onehop.toml");
-    std::fs::write(&config, &text).expect("writes");
-    let mut proxy = Proxy::start_file(config, &[], Some(&launcher));
+    let mut proxy = Proxy::start_with(&text, &[], Some(&launcher));
     mute.recv(&mut [0; 1500]).expect("a query");
     // Look-ups are outstanding as long as not every name has been given up once.
     let given_up = |proxy: &Proxy| proxy.metric("onehop_dns_failures_total", "");

@@ -182,10 +182,8 @@ fn script(text: &str) -> std::path::PathBuf {
 #[test]
 fn descriptors_that_run_out_are_waited_for() {
     let origin = Origin::echo();
-    let path = folder().join("onehop.toml");
-    std::fs::write(&path, origin.config("", "", "")).expect("writes");
     let launcher = script("#!/bin/sh\nulimit -n 60\nexec \"$@\"\n");
-    let proxy = Proxy::start_file(path, &["--workers", "1"], Some(&launcher));
+    let proxy = Proxy::start_with(&origin.config("", "", ""), &["--workers", "1"], Some(&launcher));
     proxy.wait_for_error("only 60 files may be open");
     let address = proxy.address("edge");
     // They use every descriptor that is left, the admin endpoint's too, so that nothing can be asked of it now.

@@ -1,23 +1,12 @@
 //! TLS with clients and with upstreams, as clients that we did not write see it.
 
-use std::path::Path;
 use std::process::Command;
 
 use onehop_tests::pki::{Authority, Leaf, files, put};
 use onehop_tests::{Client, Origin, Proxy, Tls, eventually, folder};
 
 fn config(origin: &Origin, tls: &str) -> String {
-    format!(
-        "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\ntls = {tls}\n\
-         [[route]]\ncluster = \"web\"\n[[cluster]]\nname = \"web\"\nendpoints = [\"{}\"]\n",
-        origin.address()
-    )
-}
-
-fn start(folder: &Path, text: &str) -> Proxy {
-    let path = folder.join("onehop.toml");
-    std::fs::write(&path, text).expect("writes");
-    Proxy::start_file(path, &[], None)
+    origin.config(&format!("tls = {tls}"), "", "")
 }
 
 /// Runs a program to its end and returns what it said on both outputs.
@@ -33,7 +22,7 @@ fn curl_and_openssl_shake_hands_in_both_versions_and_resume() {
     put(&folder.join("ca.pem"), authority.pem());
     files(&folder, "server", &authority, &Leaf::server(&["server.test"]));
     let origin = Origin::echo();
-    let proxy = start(&folder, &config(&origin, "{ certificate = \"server.pem\", key = \"server.key\" }"));
+    let proxy = Proxy::start_in(&folder, &config(&origin, "{ certificate = \"server.pem\", key = \"server.key\" }"));
     let address = proxy.address("edge");
     let (ca, port) = (folder.join("ca.pem"), address.port());
     let ca = ca.to_str().expect("text");
@@ -95,7 +84,8 @@ fn the_name_chooses_the_certificate_and_misdirected_requests_are_told() {
         certificates.push(format!("{{ certificate = \"{name}.pem\", key = \"{name}.key\" }}"));
     }
     let origin = Origin::echo();
-    let proxy = start(&folder, &config(&origin, &format!("{{ certificates = [{}] }}", certificates.join(", "))));
+    let proxy =
+        Proxy::start_in(&folder, &config(&origin, &format!("{{ certificates = [{}] }}", certificates.join(", "))));
     let address = proxy.address("edge");
     let shown = |name: &str| {
         Tls::new(None).get(address, name, "/").map(|(client, ..)| client.certificate()).expect("shakes hands")
@@ -124,7 +114,7 @@ fn clients_show_certificates_that_are_good_and_not_revoked() {
     let early = files(&folder, "early", &authority, &Leaf { from: 9, until: 30, ..Leaf::server(&["client.test"]) });
     let origin = Origin::echo();
     let tls = "{ certificate = \"server.pem\", key = \"server.key\", client = \"required\", client_ca = \"ca.pem\", crl = [\"crl.pem\"] }";
-    let proxy = start(&folder, &config(&origin, tls));
+    let proxy = Proxy::start_in(&folder, &config(&origin, tls));
     let address = proxy.address("edge");
     let ask = |shown: Option<&(std::path::PathBuf, std::path::PathBuf)>| {
         Tls::new(shown.map(|(certificate, key)| (certificate.as_path(), key.as_path())))
@@ -157,7 +147,7 @@ fn the_wrong_protocol_is_told_at_once() {
     let origin = Origin::echo();
     let text = config(&origin, "{ certificate = \"server.pem\", key = \"server.key\", handshake_timeout = \"2s\" }")
         + "[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n";
-    let proxy = start(&folder, &text);
+    let proxy = Proxy::start_in(&folder, &text);
     let response = Client::connect(proxy.address("edge")).get("/");
     assert_eq!(response.status, 400);
     assert!(response.text().contains("https://"), "{}", response.text());
@@ -181,7 +171,7 @@ fn a_thousand_handshakes_at_once_starve_nobody() {
     let origin = Origin::echo();
     let text = config(&origin, "{ certificate = \"server.pem\", key = \"server.key\", handshake_timeout = \"60s\" }")
         + "[[listener]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n";
-    let proxy = start(&folder, &text);
+    let proxy = Proxy::start_in(&folder, &text);
     let (edge, plain) = (proxy.address("edge"), proxy.address("plain"));
     let storm: Vec<_> = (0..20)
         .map(|_| {
@@ -210,7 +200,7 @@ fn upstreams_are_verified_by_default_and_by_name() {
     put(&folder.join("ca.pem"), authority.pem());
     files(&folder, "server", &authority, &Leaf::server(&["server.test"]));
     let origin = Origin::echo();
-    let inner = start(&folder, &config(&origin, "{ certificate = \"server.pem\", key = \"server.key\" }"));
+    let inner = Proxy::start_in(&folder, &config(&origin, "{ certificate = \"server.pem\", key = \"server.key\" }"));
     let to = inner.address("edge");
     let outer = |tls: &str| {
         let text = format!(
@@ -316,7 +306,7 @@ fn passthrough_goes_by_the_server_name_without_decrypting() {
         Proxy::start_file(path, &[], None)
     };
     let (one, two) = (inner("one"), inner("two"));
-    let proxy = start(
+    let proxy = Proxy::start_in(
         &folder,
         &format!(
             "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\nlayer = \"tcp\"\n\
@@ -350,9 +340,9 @@ fn routes_know_the_server_name_and_the_clients_identity() {
     let tls = "{ certificate = \"server.pem\", key = \"server.key\", client = \"optional\", client_ca = \"ca.pem\" }";
     let text = config(&origin, tls)
         + "[[route]]\nname = \"by-name\"\npath = { exact = \"/name\" }\nsni = [\"*.two.test\"]\nrespond = { text = \"two\" }\n\
-           [[route]]\nname = \"told\"\npath = { exact = \"/told\" }\ncluster = \"web\"\nrequest_headers = { set = { \"X-Caller\" = \"<{identity}>\" } }\n\
+           [[route]]\nname = \"told\"\npath = { exact = \"/told\" }\ncluster = \"origin\"\nrequest_headers = { set = { \"X-Caller\" = \"<{identity}>\" } }\n\
            [[route]]\nname = \"limited\"\npath = { exact = \"/limited\" }\nrespond = { text = \"ok\" }\nrate_limits = [{ requests = 2, per = \"1h\", by = { identity = true } }]\n";
-    let proxy = start(&folder, &text);
+    let proxy = Proxy::start_in(&folder, &text);
     let ask = |shown: Option<&(std::path::PathBuf, std::path::PathBuf)>, name: &str, path: &str| {
         let tls = Tls::new(shown.map(|(certificate, key)| (certificate.as_path(), key.as_path())));
         tls.get(proxy.address("edge"), name, path).map(|(_, status, body)| (status, body)).expect("an answer")

@@ -3,24 +3,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::time::Duration;
 
 use onehop_tests::pki::{Authority, Leaf, files, put};
 use onehop_tests::{Origin, Proxy, Tls, eventually, folder};
 
 fn config(origin: &Origin, tls: &str) -> String {
-    format!(
-        "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\ntls = {tls}\n\
-         [[route]]\ncluster = \"web\"\n[[cluster]]\nname = \"web\"\nendpoints = [\"{}\"]\n",
-        origin.address()
-    )
-}
-
-fn start(folder: &Path, text: &str) -> Proxy {
-    let path = folder.join("onehop.toml");
-    std::fs::write(&path, text).expect("writes");
-    Proxy::start_file(path, &[], None)
+    origin.config(&format!("tls = {tls}"), "", "")
 }
 
 fn failures(proxy: &Proxy, reason: &str) -> f64 {
@@ -38,7 +27,7 @@ fn a_hello_in_many_pieces_is_put_together() {
     let (folder, authority) = (folder(), Authority::new("root"));
     files(&folder, "server", &authority, &Leaf::server(&["server.test"]));
     let origin = Origin::echo();
-    let proxy = start(&folder, &config(&origin, "{ certificate = \"server.pem\", key = \"server.key\" }"));
+    let proxy = Proxy::start_in(&folder, &config(&origin, "{ certificate = \"server.pem\", key = \"server.key\" }"));
     let address = proxy.address("edge");
     let text = format!(
         "[[listener]]\nname = \"pass\"\naddress = \"127.0.0.1:0\"\nlayer = \"tcp\"\n\
@@ -74,7 +63,7 @@ fn who_stops_or_babbles_in_a_handshake_is_let_go_with_a_reason() {
     files(&folder, "server", &authority, &Leaf::server(&["server.test"]));
     let origin = Origin::echo();
     let tls = "{ certificate = \"server.pem\", key = \"server.key\", handshake_timeout = \"3s\" }";
-    let proxy = start(&folder, &config(&origin, tls));
+    let proxy = Proxy::start_in(&folder, &config(&origin, tls));
     let address = proxy.address("edge");
     let hello = Tls::new(None).hello("server.test");
     // The hello, and silence after the server's answer.
@@ -110,7 +99,7 @@ fn what_breaks_the_stream_later_ends_that_connection_alone() {
     let (folder, authority) = (folder(), Authority::new("root"));
     files(&folder, "server", &authority, &Leaf::server(&["server.test"]));
     let origin = Origin::echo();
-    let proxy = start(&folder, &config(&origin, "{ certificate = \"server.pem\", key = \"server.key\" }"));
+    let proxy = Proxy::start_in(&folder, &config(&origin, "{ certificate = \"server.pem\", key = \"server.key\" }"));
     let address = proxy.address("edge");
     let mut bystander = Tls::new(None).connect(address, "server.test").expect("shakes hands");
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
@@ -141,7 +130,7 @@ fn a_file_that_is_half_written_changes_nothing_and_says_so() {
     let (folder, authority) = (folder(), Authority::new("root"));
     files(&folder, "server", &authority, &Leaf::server(&["server.test"]));
     let origin = Origin::echo();
-    let proxy = start(&folder, &config(&origin, "{ certificate = \"server.pem\", key = \"server.key\" }"));
+    let proxy = Proxy::start_in(&folder, &config(&origin, "{ certificate = \"server.pem\", key = \"server.key\" }"));
     let address = proxy.address("edge");
     let shown = || Tls::new(None).get(address, "server.test", "/").map(|(client, ..)| client.certificate());
     let old = shown().expect("shakes hands");
@@ -184,7 +173,7 @@ fn roots_and_lists_past_their_time_vouch_for_nobody() {
             "{{ certificate = \"server.pem\", key = \"server.key\", client = \"required\", client_ca = \"ca.pem\"{more} }}"
         )
     };
-    let proxy = start(&folder, &config(&origin, &tls("")));
+    let proxy = Proxy::start_in(&folder, &config(&origin, &tls("")));
     let ask = |proxy: &Proxy, name: &str, authority: &Authority| {
         let (certificate, key) = files(&folder, name, authority, &Leaf::server(&["client.test"]));
         Tls::new(Some((&certificate, &key))).get(proxy.address("edge"), "server.test", "/").map(|(_, status, _)| status)
@@ -195,7 +184,7 @@ fn roots_and_lists_past_their_time_vouch_for_nobody() {
         eventually(reason, || failures(&proxy, reason) >= 1.0);
     }
     put(&folder.join("crl.pem"), &good.revoke_until(&[66], -1));
-    let stale = start(&folder, &config(&origin, &tls(", crl = [\"crl.pem\"]")));
+    let stale = Proxy::start_in(&folder, &config(&origin, &tls(", crl = [\"crl.pem\"]")));
     assert!(ask(&stale, "four", &good).is_err(), "the list should have been renewed");
     eventually("counted", || failures(&stale, "revoked") >= 1.0);
     put(&folder.join("crl.pem"), &good.revoke(&[66]));
@@ -216,7 +205,7 @@ fn upstreams_that_are_none_are_given_up_with_a_reason() {
         (&leaving, "left", "tls-failed"),
         (&alert, "alert", "tls-failed"),
     ] {
-        let proxy = start(
+        let proxy = Proxy::start_in(
             &folder,
             &format!(
                 "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"web\"\nretry = {{ attempts = 0 }}\n\

@@ -29,9 +29,7 @@ async fn echoes(mut incoming: Incoming) {
 }
 
 fn with_connect() -> Http2Origin {
-    let mut builder = h2::server::Builder::new();
-    builder.enable_connect_protocol();
-    Http2Origin::start_with(builder, echoes)
+    Http2Origin::with_tunnels(echoes)
 }
 
 const UPGRADE: &str = "GET /chat?x HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

@@ -380,24 +380,21 @@ fn sent_up_http2(request: &Request<'_>, sent: Sent<'_>, is_first: bool) {
 }
 
 #[cfg(test)]
+#[path = "../../wire/tests/checks/runner.rs"]
+mod runner;
+
+#[cfg(test)]
 mod tests {
     use std::cell::Cell;
 
     use proptest::prelude::*;
-    use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
-    /// Runs with the same cases every time; enough of them must be messages.
+    use super::runner;
+
+    /// Enough of the cases must be messages.
     fn check(cases: u32, strategy: &impl Strategy<Value = Vec<u8>>, test: impl Fn(&[u8]) -> bool) {
-        let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
-        let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
         let accepted = Cell::new(0);
-        let outcome = runner.run(strategy, |bytes| {
-            accepted.set(accepted.get() + u32::from(test(&bytes)));
-            Ok(())
-        });
-        if let Err(error) = outcome {
-            panic!("{error}");
-        }
+        runner::check(cases, strategy, |bytes| accepted.set(accepted.get() + u32::from(test(&bytes))));
         assert!(accepted.get() > cases / 10, "only {} of them were messages", accepted.get());
     }
 

@@ -219,22 +219,14 @@ pub fn count(bytes: &[u8]) {
 }
 
 #[cfg(test)]
+#[path = "../../../wire/tests/checks/runner.rs"]
+mod runner;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
-    /// Runs with the same cases every time.
-    fn check<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value)) {
-        let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
-        let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-        let outcome = runner.run(strategy, |value| {
-            test(value);
-            Ok(())
-        });
-        if let Err(error) = outcome {
-            panic!("{error}");
-        }
-    }
+    use super::runner::check;
 
     #[test]
     fn pieces_change_nothing() {

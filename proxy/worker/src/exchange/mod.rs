@@ -29,6 +29,7 @@ pub mod routing;
 pub mod tape;
 mod tunnel;
 mod upload;
+mod wait;
 
 pub use bounded::run_bounded;
 pub use leg::Leg;

@@ -111,25 +111,34 @@ fn what_is_large_or_never_comes_costs_its_connection() {
 
 #[test]
 fn an_http2_upstream_is_not_sent_more_resets_than_such_bear() {
-    // Resets of each connection; none of its requests is answered.
-    let seen = Arc::new(Mutex::new(Vec::<usize>::new()));
+    // Resets of each connection, and streams that ended with it; none of its requests is answered.
+    let seen = Arc::new(Mutex::new(Vec::<(usize, usize)>::new()));
     let arrived = Arc::new(AtomicUsize::new(0));
     let (resets, count) = (seen.clone(), arrived.clone());
     let address = upstream(move |peer| {
         let at = {
             let mut seen = resets.lock().expect("no panic");
-            seen.push(0);
+            seen.push((0, 0));
             seen.len() - 1
         };
         peer.skip(24);
         peer.send(frame(4, 0, 0, &[]));
-        while let Some(frame) = peer.next() {
-            match frame.kind {
-                1 => drop(count.fetch_add(1, Ordering::SeqCst)),
-                3 => resets.lock().expect("no panic")[at] += 1,
+        let mut open = 0;
+        while let Some(next) = peer.next() {
+            match next.kind {
+                1 => {
+                    open += 1;
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+                3 => {
+                    open -= 1;
+                    resets.lock().expect("no panic")[at].0 += 1;
+                }
+                4 if next.flags == 0 => peer.send(frame(4, 1, 0, &[])),
                 _ => {}
             }
         }
+        resets.lock().expect("no panic")[at].1 = open;
     });
     let proxy = one_worker(&format!(
         "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"a\"\n[[cluster]]\nname = \"a\"\nprotocol = \"http2\"\nendpoints = [\"{address}\"]\n"
@@ -147,9 +156,12 @@ fn an_http2_upstream_is_not_sent_more_resets_than_such_bear() {
         eventually("they are there", || arrived.load(Ordering::SeqCst) == all);
         client.send(streams.flat_map(reset).collect::<Vec<u8>>());
         // Each is cancelled in the end: nobody works for nothing.
-        eventually("they are cancelled", || seen.lock().expect("no panic").iter().sum::<usize>() == all);
+        eventually("they are cancelled", || {
+            let seen = seen.lock().expect("no panic");
+            seen.iter().map(|(resets, ended)| resets + ended).sum::<usize>() == all
+        });
     }
     let seen = seen.lock().expect("no panic");
-    // The 201st lets no more requests on it, of which there are at most 128.
-    assert!(seen.len() >= 3 && seen.iter().all(|resets| *resets <= 201 + 128), "{seen:?}");
+    // The 65th lets no more requests on it, of which there are at most 128.
+    assert!(seen.len() >= 3 && seen.iter().all(|(resets, _)| *resets <= 65 + 128), "{seen:?}");
 }

@@ -32,6 +32,10 @@ pub struct Heard {
     bytes: Cell<u64>,
     stalled: Cell<bool>,
     settled: Cell<bool>,
+    /// SETTINGS of ours that the peer has acknowledged.
+    acknowledged: Cell<u32>,
+    /// What is to be sent waits for the peer.
+    blocked: Cell<bool>,
     /// When the header block began that the peer has not ended.
     block_since: Cell<Option<Nanos>>,
     overdue: Cell<bool>,
@@ -70,6 +74,16 @@ impl Heard {
         self.settled.get()
     }
 
+    /// How many SETTINGS of ours the peer has acknowledged: it has read what was sent before them.
+    pub fn acknowledged(&self) -> u32 {
+        self.acknowledged.get()
+    }
+
+    /// Whether some of what is to be sent waits for the peer.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
     /// When the header block began that has not come to its end: until it does, no other frame of the connection can come
     /// (RFC 9113 4.3), and no stream is there to run out of time.
     pub fn block_since(&self) -> Option<Nanos> {
@@ -104,7 +118,6 @@ pub struct Io {
     heard: Rc<Heard>,
     /// How long the peer may take nothing of what waits to be sent.
     write_idle_ns: u64,
-    blocked: bool,
     busy: bool,
     deaf: bool,
     /// What was written so far ends with a whole frame.
@@ -127,7 +140,6 @@ impl Io {
             walker: Walker::new(from_client),
             heard: heard.clone(),
             write_idle_ns,
-            blocked: false,
             busy: false,
             deaf: false,
             aligned: true,
@@ -199,8 +211,7 @@ impl Io {
 
     /// Waits for the socket. The deadline runs while the peer takes nothing.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.blocked {
-            self.blocked = true;
+        if !self.heard.blocked.replace(true) {
             let span = Duration::from_nanos(self.write_idle_ns);
             self.stream.deadline().arm_while_full(clock::now(), span, Nanos::MAX);
         }
@@ -222,7 +233,7 @@ impl Io {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
                 other => {
-                    if std::mem::take(&mut self.blocked) {
+                    if self.heard.blocked.take() {
                         self.stream.deadline().disarm();
                     }
                     self.aligned = other.as_ref().is_ok_and(|count| *count == first.len() + second.len());
@@ -263,6 +274,7 @@ impl AsyncRead for Io {
             let taken = this.walker.take(data, buf.remaining(), clock::now());
             this.heard.bytes.set(this.heard.bytes.get() + taken.seen as u64);
             this.heard.block_since.set(this.walker.block_since());
+            this.heard.acknowledged.set(this.walker.acknowledged());
             if let Some(breach) = taken.breach {
                 return this.hear_breach(cx, breach);
             }

@@ -66,6 +66,20 @@ struct Judge {
 }
 
 impl Judge {
+    /// A frame's head, and what came of its payload.
+    fn read(&mut self, frame: &Frame, bytes: &[u8], now: u64) -> Option<Breach> {
+        let from = (frame.at + 9).min(bytes.len());
+        let payload = &bytes[from..(from + frame.length).min(bytes.len())];
+        let settles = frame.kind == 4 && frame.flags & 1 == 0;
+        let wrong = |setting: &[u8]| match setting {
+            [0, 2, value @ ..] if !self.from_client && value != [0; 4] => Some(Breach::Pushes),
+            [0, 4, high, ..] if *high >= 128 => Some(Breach::Window),
+            _ => None,
+        };
+        let wrong = if settles { payload.chunks_exact(6).find_map(wrong) } else { None };
+        self.look(frame, now).or(wrong)
+    }
+
     fn look(&mut self, frame: &Frame, now: u64) -> Option<Breach> {
         let Frame { kind, flags, length, .. } = *frame;
         self.frames += 1;
@@ -163,7 +177,7 @@ pub fn walk(bytes: &[u8]) {
     let [shape, bytes @ ..] = bytes else { return };
     let (from_client, cut) = (shape & 1 == 1, usize::from(shape >> 1));
     let mut judge = Judge { from_client, ..Judge::default() };
-    let verdict = frames(bytes, from_client).iter().find_map(|frame| judge.look(frame, 5));
+    let verdict = frames(bytes, from_client).iter().find_map(|frame| judge.read(frame, bytes, 5));
     let wanted = expected(bytes, from_client);
     let check = |(passed, breach): (Vec<u8>, Option<Breach>)| {
         assert_eq!(breach, verdict);
@@ -242,6 +256,12 @@ mod tests {
             };
             let mut frame = vec![0, (length >> 8) as u8, length as u8, kind, flags & 0b1101, 0, 0, 0, 1];
             frame.resize(9 + length, 0);
+            if kind == 4 && length > 6 {
+                // ENABLE_PUSH and INITIAL_WINDOW_SIZE among others.
+                frame[length + 4] = flags >> 5;
+                frame[length + 5] = flags << 6;
+                frame[length + 8] = flags >> 6;
+            }
             frame
         });
         let frames = prop::collection::vec(frame, 0..30).prop_map(|frames| frames.concat());

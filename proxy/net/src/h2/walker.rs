@@ -34,6 +34,12 @@ pub enum Breach {
     Size,
     /// Its first frame is not SETTINGS: PROTOCOL_ERROR of the connection (RFC 9113 3.4), which `h2` does not look at.
     Unsettled,
+    /// A server allows pushes, which is a client's to say: PROTOCOL_ERROR of the connection (RFC 9113 6.5.2), which `h2`
+    /// lets pass.
+    Pushes,
+    /// It gives streams a window beyond what there can be: FLOW_CONTROL_ERROR of the connection (RFC 9113 6.5.2), which
+    /// `h2` would call a PROTOCOL_ERROR.
+    Window,
     /// A header block does not come to its end, and no other stream's frame may come before: ENHANCE_YOUR_CALM.
     Overdue,
 }
@@ -43,8 +49,9 @@ impl Breach {
     pub(super) fn code(self) -> u8 {
         match self {
             Breach::Flood(_) | Breach::Overdue => 11,
+            Breach::Window => 3,
             Breach::Size => 6,
-            Breach::Unsettled => 1,
+            Breach::Unsettled | Breach::Pushes => 1,
         }
     }
 }
@@ -92,7 +99,18 @@ pub struct Walker {
     odd: bool,
     /// Bytes that were sent to the peer since the latest that made up for a WINDOW_UPDATE.
     unrequited: usize,
+    /// SETTINGS that it has acknowledged.
+    acknowledged: u32,
+    /// The current frame's payload is settings.
+    in_settings: bool,
+    /// One of them, as far as it has passed.
+    setting: [u8; 6],
+    setting_have: usize,
 }
+
+/// RFC 9113 6.5.2.
+const ENABLE_PUSH: u16 = 2;
+const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// RST_STREAM of an upstream, which answers what was asked: one that reads no body resets each request behind its answer, and
 /// one that has too much to do resets all. Only those that fit no stream are too many.
@@ -143,12 +161,21 @@ impl Walker {
             block_at: 0,
             odd: false,
             unrequited: 0,
+            acknowledged: 0,
+            in_settings: false,
+            setting: [0; 6],
+            setting_have: 0,
         }
     }
 
     /// Whether the peer's first frame, its SETTINGS, has passed as a whole.
     pub fn is_settled(&self) -> bool {
         self.is_between()
+    }
+
+    /// How many SETTINGS the peer has acknowledged.
+    pub(super) fn acknowledged(&self) -> u32 {
+        self.acknowledged
     }
 
     /// Walks through all of it; names the first breach.
@@ -178,11 +205,15 @@ impl Walker {
         let mut breach = None;
         let mut rest = bytes;
         while !rest.is_empty() {
-            for left in [&mut self.preface, &mut self.skip] {
-                let passed = rest.len().min(*left);
-                *left -= passed;
-                rest = &rest[passed..];
+            let passed = rest.len().min(self.preface);
+            self.preface -= passed;
+            rest = &rest[passed..];
+            let passed = rest.len().min(self.skip);
+            self.skip -= passed;
+            if self.in_settings {
+                breach = breach.or_else(|| self.look(&rest[..passed]));
             }
+            rest = &rest[passed..];
             let taken = rest.len().min(9 - self.have);
             self.head[self.have..self.have + taken].copy_from_slice(&rest[..taken]);
             self.have += taken;
@@ -197,6 +228,8 @@ impl Walker {
                     self.continues = self.head[4] & 4 == 0;
                 }
                 let settles = self.head[3] == 4 && self.head[4] & 1 == 0;
+                self.in_settings = settles;
+                self.setting_have = 0;
                 let unsettled = (!begun && !settles).then_some(Breach::Unsettled);
                 breach = breach.or(unsettled).or_else(|| self.count(now));
                 if self.says_nothing() {
@@ -206,6 +239,25 @@ impl Walker {
             }
         }
         Walked { seen: bytes.len(), passed: bytes.len().saturating_sub(self.have), breach }
+    }
+
+    /// Looks at settings; those that are not named here are judged by `h2`.
+    #[cold]
+    fn look(&mut self, payload: &[u8]) -> Option<Breach> {
+        for byte in payload {
+            self.setting[self.setting_have] = *byte;
+            self.setting_have = (self.setting_have + 1) % self.setting.len();
+            if self.setting_have > 0 {
+                continue;
+            }
+            let [a, b, value @ ..] = self.setting;
+            match (u16::from_be_bytes([a, b]), u32::from_be_bytes(value)) {
+                (ENABLE_PUSH, 1..) if !self.from_client => return Some(Breach::Pushes),
+                (INITIAL_WINDOW_SIZE, 0x8000_0000..) => return Some(Breach::Window),
+                _ => {}
+            }
+        }
+        None
     }
 
     /// Whether the latest head is that of DATA without content, padding or an end.
@@ -278,7 +330,11 @@ impl Walker {
             0 | 1 => return None,
             2 => Flood::Priorities,
             3 => Flood::Resets,
-            4 | 6 if flags & 1 == 1 => return None,
+            4 if flags & 1 == 1 => {
+                self.acknowledged = self.acknowledged.wrapping_add(1);
+                return None;
+            }
+            6 if flags & 1 == 1 => return None,
             4 => Flood::Settings,
             6 => Flood::Pings,
             5 | 7 => return None,
@@ -325,6 +381,29 @@ mod tests {
         for (kind, flags) in [(0, 0), (1, 5), (4, 1), (6, 0), (99, 0)] {
             assert_eq!(Walker::new(false).walk(&frame(kind, flags, 0), 5), Some(Breach::Unsettled));
             assert_ne!(settled().walk(&frame(kind, flags, 0), 5), Some(Breach::Unsettled));
+        }
+    }
+
+    #[test]
+    fn settings_are_looked_at() {
+        let settings = |values: &[[u8; 6]]| {
+            let mut frame = vec![0, 0, 6 * values.len() as u8, 4, 0, 0, 0, 0, 0];
+            frame.extend(values.concat());
+            frame
+        };
+        // A value of 2 for another setting, one of ENABLE_PUSH among others, and what an acknowledgement may not have.
+        let fine = settings(&[[0, 3, 0, 0, 0, 2], [0, 2, 0, 0, 0, 0], [0, 3, 0, 2, 0, 1], [0, 4, 127, 255, 255, 255]]);
+        let pushes = settings(&[[0, 3, 0, 0, 0, 2], [0, 2, 0, 0, 0, 1]]);
+        for cut in [1, 4, 9, 10, 14, 100] {
+            let read = |mut walker: Walker, bytes: &[u8]| bytes.chunks(cut).find_map(|part| walker.walk(part, 5));
+            assert_eq!(read(Walker::new(false), &fine), None);
+            assert_eq!(read(Walker::new(false), &pushes), Some(Breach::Pushes), "cut at {cut}");
+            assert_eq!(read(Walker::new(false), &[&fine[..], &fine, &pushes].concat()), Some(Breach::Pushes));
+            // A client may.
+            assert_eq!(read(settled(), &pushes), None);
+            for walker in [Walker::new(false), settled()] {
+                assert_eq!(read(walker, &settings(&[[0, 2, 0, 0, 0, 0], [0, 4, 128, 0, 0, 0]])), Some(Breach::Window));
+            }
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Http2 {
     /// A connection on which nothing came for so long is asked whether it lives, and closed if it does not answer in as
     /// long again.
     pub ping_interval: Option<Duration>,
+    /// How long an upstream may take over one header block, during which nothing else can come of it.
+    pub header_timeout: Duration,
     /// How long a client's connection may live before it is told to make a new one (up to a tenth less, at random).
     pub max_age: Option<Duration>,
 }
@@ -42,6 +44,8 @@ impl Default for Http2 {
             window: 64 * 1024,
             connection_window: None,
             ping_interval: None,
+            // As long as clients have by default.
+            header_timeout: Duration::from_secs(10),
             max_age: None,
         }
     }

@@ -213,10 +213,9 @@ impl Attempt<'_> {
             lease.endpoint().endpoint.borrow().meters.core(self.shard.outfit.core).failures.add(1);
         }
         let passed = passed?;
-        if let Some(fault) = outcome.fault {
+        if outcome.fault.is_some() {
             match passed {
                 Passed::Left(rest) => leave::in_body(self.cluster, lease, rest),
-                Passed::Whole { .. } if fault.side == Side::Downstream => lease.cancelled(ledger.latest()),
                 Passed::Whole { .. } => {}
             }
             return Ok(());

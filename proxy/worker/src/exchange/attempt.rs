@@ -258,7 +258,8 @@ impl Attempt<'_> {
                 });
                 Flow::Wire(self.wire(client, head))
             }
-            Conn::Http2(channel) => {
+            Conn::Http2(riding) => {
+                let channel = riding.channel();
                 let web = self.web();
                 self.keep(client);
                 let reader = self.reader(client);

@@ -1,6 +1,6 @@
 //! What becomes of a request whose client has left after it went to the upstream. To close an HTTP/1 connection costs a new
 //! one, and each RST_STREAM counts with an HTTP/2 upstream that defends itself, so a client that gives many requests up
-//! would make the others pay: the exchange is let end by itself, within bounds, and what it used serves again.
+//! would make the others pay: the exchange is let end by itself, within bounds, and what it used serves again. (How the others are reset: `upstream::parting`.)
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -65,7 +65,6 @@ pub(super) fn before_head(
         return shard.give_response(response);
     }
     let (Some(method), Some(left)) = (method, Left::new(cluster, &lease)) else {
-        lease.cancelled(clock::now());
         return shard.give_response(response);
     };
     let shard = shard.clone();
@@ -76,7 +75,7 @@ pub(super) fn before_head(
         if let Some((reader, keeps)) = found {
             finish(lease, reader, keeps).await;
         } else {
-            lease.cancelled(clock::now());
+            drop(lease);
         }
         shard.give_response(response);
         drop(left);
@@ -88,7 +87,7 @@ pub(super) fn in_body(cluster: &Rc<ClusterState>, mut lease: Lease, reader: Read
     // Over HTTP/2 the rest may be any amount, and a stream is reset at no cost to others.
     let small = reader.left().is_some_and(|left| left <= MAX_BYTES);
     if !small || !matches!(lease.conn, Conn::Http1(_)) {
-        return lease.cancelled(clock::now());
+        return;
     }
     let Some(left) = Left::new(cluster, &lease) else { return };
     onehop_net::runtime::spawn(async move {
@@ -174,7 +173,5 @@ async fn finish(mut lease: Lease, mut reader: Reader, keeps: bool) {
     let clean = lease.conn.stream().is_some_and(|stream| stream.buffered().is_empty() && !stream.ended());
     if whole && clean {
         lease.give_back(clock::now());
-    } else if is_http2 && !whole {
-        lease.cancelled(clock::now());
     }
 }

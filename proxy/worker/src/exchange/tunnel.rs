@@ -43,7 +43,7 @@ impl Attempt<'_> {
         let patience = clock::after(clock::now(), self.cluster.cluster.borrow().connect_timeout);
         // What it allows is asked below, however the wait has ended.
         let _ = first(poll_fn(|cx| lease.poll_settled(cx)), sleep_until(patience.min(self.due))).await;
-        matches!(&lease.conn, Conn::Http2(channel) if channel.allows_connect())
+        matches!(&lease.conn, Conn::Http2(riding) if riding.peek().allows_connect())
     }
 
     /// Takes a final response that came by HTTP/2. A success to an extended CONNECT is what 101 is in HTTP/1.

@@ -363,7 +363,8 @@ impl Ended<'_> {
                 let passed = onehop_net::relay::relay(stream, &mut pooled.stream, idle).await;
                 (passed.up, passed.down)
             }
-            Conn::Http2(channel) => {
+            Conn::Http2(riding) => {
+                let channel = riding.channel();
                 let limits = super::limits(&self.listener.http);
                 Box::pin(tunnel::relay(&mut Leg::Http1(stream), &mut Leg::Http2(channel), limits, idle)).await
             }

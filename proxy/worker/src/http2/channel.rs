@@ -60,6 +60,24 @@ pub struct Channel {
     alarm: Alarm,
     error: Option<Box<h2::Error>>,
     unsent: bool,
+    /// Nothing more is to be sent.
+    ended: bool,
+    /// We have reset it.
+    is_reset: bool,
+}
+
+/// What is left of a stream that is to be reset: that happens when it is dropped.
+pub struct Remains {
+    turn: Turn,
+    _recv: Option<RecvStream>,
+    _send: Option<SendStream<Bytes>>,
+}
+
+impl Remains {
+    /// Whether the peer has answered.
+    pub fn is_answered(&self) -> bool {
+        matches!(self.turn, Turn::Over)
+    }
 }
 
 impl Channel {
@@ -74,7 +92,17 @@ impl Channel {
     }
 
     fn new(turn: Turn, recv: Option<RecvStream>) -> Channel {
-        Channel { turn, recv, send: None, chunk: Bytes::new(), alarm: Alarm::new(), error: None, unsent: false }
+        Channel {
+            turn,
+            recv,
+            send: None,
+            chunk: Bytes::new(),
+            alarm: Alarm::new(),
+            error: None,
+            unsent: false,
+            ended: false,
+            is_reset: false,
+        }
     }
 
     /// Whether the peer takes extended CONNECT (RFC 8441 3); asked before the stream is opened.
@@ -91,6 +119,7 @@ impl Channel {
             Ok((answer, send)) => {
                 self.turn = Turn::Client(answer);
                 self.send = Some(send);
+                self.ended = ends;
             }
             Err(error) => {
                 self.unsent = true;
@@ -114,10 +143,14 @@ impl Channel {
         self.unsent || self.error.as_deref().is_some_and(|error| error.is_remote() && goes(error))
     }
 
-    /// Whether the peer refused it.
+    /// Whether the peer refused it, or lost its patience with others on the connection before it came to this one.
     pub fn is_refused(&self) -> bool {
-        let refused = |error: &h2::Error| error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
-        self.error.as_deref().is_some_and(refused)
+        let refused = |error: &h2::Error| match error.reason() {
+            Some(Reason::REFUSED_STREAM) => true,
+            Some(Reason::ENHANCE_YOUR_CALM) => error.is_go_away(),
+            _ => false,
+        };
+        self.error.as_deref().is_some_and(|error| error.is_remote() && refused(error))
     }
 
     /// Payload that has come and was not consumed.
@@ -245,6 +278,7 @@ impl Channel {
     /// Sends bytes for which there is credit, and the end with them if asked to. `None`: the receiver is gone.
     pub fn send_data(&mut self, data: Bytes, end: bool) -> Option<()> {
         let sent = self.send.as_mut()?.send_data(data, end);
+        self.ended |= end;
         sent.map_err(|error| self.broken(error)).ok()
     }
 
@@ -252,6 +286,7 @@ impl Channel {
     pub fn send_trailers(&mut self, lines: &[u8], limits: &Limits) -> Result<(), Broken> {
         let map = message::trailers(lines, limits).map_err(Broken::Framing)?;
         let send = self.send.as_mut().ok_or(Broken::Sink)?;
+        self.ended = true;
         send.send_trailers(map).map_err(|error| {
             self.broken(error);
             Broken::Sink
@@ -334,8 +369,23 @@ impl Channel {
         }
     }
 
+    /// What would be reset if the stream that we opened were dropped now; nothing, if it has ended.
+    pub fn leave(&mut self) -> Option<Remains> {
+        let is_open = match &self.turn {
+            Turn::Client(_) => true,
+            Turn::Over => !self.ended || self.recv.as_ref().is_some_and(|recv| !recv.is_end_stream()),
+            Turn::Server(_) | Turn::Open(_) => false,
+        };
+        if !is_open || self.is_reset || self.error.is_some() {
+            return None;
+        }
+        let turn = std::mem::replace(&mut self.turn, Turn::Over);
+        Some(Remains { turn, _recv: self.recv.take(), _send: self.send.take() })
+    }
+
     /// Ends the stream at once with an error code.
     pub fn reset(&mut self, reason: Reason) {
+        self.is_reset = true;
         if let Some(send) = &mut self.send {
             send.send_reset(reason);
         } else if let Turn::Server(respond) = &mut self.turn {

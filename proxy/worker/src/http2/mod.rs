@@ -12,6 +12,6 @@ pub mod tunnel;
 pub mod web;
 
 pub use block::Kept;
-pub use channel::{Channel, Heard, Incoming};
+pub use channel::{Channel, Heard, Incoming, Remains};
 pub use lanes::Lanes;
 pub use serve::serve;

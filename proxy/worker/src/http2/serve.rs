@@ -88,7 +88,7 @@ fn drawn_age(age_ns: u64, random: u64) -> u64 {
 /// How what a peer has done is named.
 pub fn reason_of(breach: Breach) -> Reason {
     match breach {
-        Breach::Size | Breach::Unsettled => Reason::BadHttp2,
+        Breach::Size | Breach::Unsettled | Breach::Pushes | Breach::Window => Reason::BadHttp2,
         Breach::Overdue => Reason::HeaderTimeout,
         Breach::Flood(Flood::Resets) => Reason::FloodOfResets,
         Breach::Flood(Flood::Settings) => Reason::FloodOfSettings,
@@ -364,7 +364,8 @@ impl Life<'_> {
         self.connection.abrupt_shutdown(match breach {
             Breach::Flood(_) | Breach::Overdue => Code::ENHANCE_YOUR_CALM,
             Breach::Size => Code::FRAME_SIZE_ERROR,
-            Breach::Unsettled => Code::PROTOCOL_ERROR,
+            Breach::Window => Code::FLOW_CONTROL_ERROR,
+            Breach::Unsettled | Breach::Pushes => Code::PROTOCOL_ERROR,
         });
         self.gone_at = self.gone_at.min(clock::after(clock::now(), FAREWELL));
     }

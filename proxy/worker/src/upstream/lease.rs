@@ -14,14 +14,13 @@ use onehop_net::clock::{self, Nanos};
 use onehop_plan::limit::Gate;
 use onehop_plan::model::Labels;
 
-use super::mux::{self, Ride};
+use super::mux::{self, Riding};
 use super::open::open;
 use super::pick::{Chosen, choose};
 use super::pool::Pooled;
 use super::{ClusterState, EndpointState, nanos};
 use crate::exchange::Leg;
 use crate::fault::{Fault, Side, Step};
-use crate::http2::Channel;
 
 /// A request that must not be repeated rides only a connection that was in use this recently.
 const FRESH_NS: u64 = 1_000_000_000;
@@ -86,8 +85,6 @@ pub struct Lease {
     /// Whether it served a request before: then its upstream may have just closed it.
     pub reused: bool,
     account: Account,
-    /// The place on a shared connection; given up after the stream.
-    ride: Option<Ride>,
 }
 
 /// What a lease gives the use of.
@@ -95,7 +92,7 @@ pub enum Conn {
     /// A connection of its own.
     Http1(Box<Pooled>),
     /// A stream of one that others use too.
-    Http2(Box<Channel>),
+    Http2(Box<Riding>),
 }
 
 impl Conn {
@@ -104,14 +101,14 @@ impl Conn {
     pub fn leg(&mut self) -> Leg<'_> {
         match self {
             Conn::Http1(pooled) => Leg::Http1(&mut pooled.stream),
-            Conn::Http2(channel) => Leg::Http2(channel),
+            Conn::Http2(riding) => Leg::Http2(riding.channel()),
         }
     }
 
     /// What it answered is malformed (RFC 9113 8.1.1); an HTTP/1 connection is closed for that.
     pub fn refuse(&mut self) {
-        if let Conn::Http2(channel) = self {
-            channel.reset(h2::Reason::PROTOCOL_ERROR);
+        if let Conn::Http2(riding) = self {
+            riding.channel().reset(h2::Reason::PROTOCOL_ERROR);
         }
     }
 
@@ -170,19 +167,15 @@ impl Lease {
 
     /// Waits until a shared connection's upstream has said what it allows.
     pub fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.ride.as_ref().map_or(Poll::Ready(()), |ride| ride.poll_settled(cx))
-    }
-
-    /// Whether the request may be cancelled at once, since few were on this connection; it is counted then.
-    pub fn may_cancel(&self, now: Nanos) -> bool {
-        self.ride.as_ref().is_some_and(|ride| ride.may_cancel(now))
-    }
-
-    /// It is going to be cancelled, if it shares a connection.
-    pub fn cancelled(&self, now: Nanos) {
-        if let Some(ride) = &self.ride {
-            ride.cancelled(now);
+        match &self.conn {
+            Conn::Http1(_) => Poll::Ready(()),
+            Conn::Http2(riding) => riding.ride().poll_settled(cx),
         }
+    }
+
+    /// Whether the request may be cancelled at once, since few were on its connection.
+    pub fn may_cancel(&self, now: Nanos) -> bool {
+        matches!(&self.conn, Conn::Http2(riding) if riding.ride().may_cancel(now))
     }
 
     /// Gives a connection back that is between two messages.
@@ -275,6 +268,8 @@ pub async fn finish(
     let mut waited = false;
     // Endpoints at a limit of their own.
     let mut full = Vec::new();
+    // Those whose connections take no more streams, and do not get more.
+    let mut stuck = Vec::new();
     loop {
         let (index, endpoint, place) = if let Some(chosen) = chosen.take() {
             chosen
@@ -294,6 +289,15 @@ pub async fn finish(
             picked.set(index);
         }
         let place = if cluster.shares(&endpoint, wanted) {
+            // Where others have to end first, another endpoint is better; where there is none, this one is waited for.
+            if index != usize::MAX && endpoint.muxes.are_full(cluster.may_grow(&endpoint)) {
+                stuck.push(index);
+                let mut others = [&full[..], &stuck[..]].concat();
+                if let Ok(Some(other)) = choose(cluster, sought, avoid, &mut others, now) {
+                    chosen = Some(other);
+                    continue;
+                }
+            }
             let shared = share_http2(cluster, &endpoint, place, sought).await.map_err(|fault| sought.late(fault));
             if shared.is_err() && !avoid.contains(&index) {
                 avoid.push(index);
@@ -380,7 +384,7 @@ fn reuse(
     cluster.cluster.borrow().meters.core(cluster.core).pool_hits.add(1);
     let mut account = Account::new(cluster, endpoint, place);
     account.open = true;
-    Ok(Lease { conn: Conn::Http1(conn), reused: true, account, ride: None })
+    Ok(Lease { conn: Conn::Http1(conn), reused: true, account })
 }
 
 async fn connect(
@@ -411,7 +415,7 @@ async fn connect(
         }
     }
     let conn = Conn::Http1(Box::new(Pooled { stream, since: now, born: now, requests: 0 }));
-    Ok(Lease { conn, reused: false, account, ride: None })
+    Ok(Lease { conn, reused: false, account })
 }
 
 /// What sharing a connection comes to.
@@ -430,16 +434,11 @@ async fn share_http2(
 ) -> Result<Shared, Fault> {
     let mut account = Account::new(cluster, endpoint, place);
     let waits_ns = sought.within(cluster.cluster.borrow().connect_timeout);
-    let (timeout_ns, limit, each) = {
-        let config = cluster.cluster.borrow();
-        (nanos(config.connect_timeout), config.limits.connections, config.policy.endpoint_connections)
-    };
+    let timeout_ns = nanos(cluster.cluster.borrow().connect_timeout);
     let due = clock::now().saturating_add(waits_ns);
     let overflow = Fault::new(Side::Proxy, Step::Lease, Reason::Overflow);
     let connect = || -> Option<mux::Made> {
-        if limit.is_some_and(|limit| cluster.connections.get() >= cluster.share(limit))
-            || each.is_some_and(|limit| endpoint.connections.get() >= cluster.share(limit))
-        {
+        if !cluster.may_grow(endpoint) {
             return None;
         }
         cluster.opened(endpoint);
@@ -470,9 +469,9 @@ fn share_now(
     }
 }
 
-fn shared(account: Account, (ride, channel, reused): mux::Taken) -> Lease {
+fn shared(account: Account, (riding, reused): mux::Taken) -> Lease {
     if reused {
         account.cluster.cluster.borrow().meters.core(account.cluster.core).pool_hits.add(1);
     }
-    Lease { conn: Conn::Http2(Box::new(channel)), reused, account, ride: Some(ride) }
+    Lease { conn: Conn::Http2(Box::new(riding)), reused, account }
 }

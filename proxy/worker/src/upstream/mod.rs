@@ -4,11 +4,13 @@
 mod auto;
 mod budget;
 mod lease;
+mod life;
 mod line;
 mod mux;
 mod open;
 mod original;
 pub mod outlier;
+mod parting;
 mod pick;
 mod pool;
 
@@ -254,6 +256,14 @@ impl ClusterState {
         for _ in 0..count {
             self.wake_one();
         }
+    }
+
+    /// Whether the limits leave room for another connection to this endpoint.
+    fn may_grow(&self, endpoint: &EndpointState) -> bool {
+        let cluster = self.cluster.borrow();
+        let below = |limit: Option<u32>, count: u32| limit.is_none_or(|limit| count < self.share(limit));
+        below(cluster.limits.connections, self.connections.get())
+            && below(cluster.policy.endpoint_connections, endpoint.connections.get())
     }
 
     /// Closes the longest idle connection of some endpoint, so that a new one fits under the limit.

@@ -6,23 +6,23 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
-use h2::{Ping, PingPong, Reason as Code};
-use onehop_meter::names::{Reason, UPSTREAM_FLOODS};
+use onehop_meter::names::Reason;
 use onehop_net::clock::{self, Nanos};
-use onehop_net::deadline::{Alarm, sleep_until};
-use onehop_net::h2::{Heard, Io};
+use onehop_net::deadline::sleep_until;
+use onehop_net::h2::Io;
 use onehop_net::stream::{Either, first};
 use onehop_net::{Stream, runtime};
 use onehop_plan::Http2;
 
 use super::lease::Wanted;
-use super::{ClusterState, EndpointState, nanos};
+use super::parting::Partings;
+use super::{ClusterState, EndpointState, life};
 use crate::fault::Fault;
 use crate::http2::Channel;
 
@@ -30,19 +30,12 @@ use crate::http2::Channel;
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long an upstream may take nothing of what waits to be sent to it.
 const WRITE_IDLE_NS: u64 = 60_000_000_000;
-/// How long an upstream may take over one header block, during which nothing else can come of it: as long as clients
-/// have by default.
-const BLOCK_NS: u64 = 10_000_000_000;
+/// How long a connection may be taken to an endpoint that is no longer configured.
+const LEFT_OPEN_NS: u64 = 1_000_000_000;
 /// Streams that clients gave up and that are remembered, so that answers already under way to them are no error.
 const REMEMBERED_RESETS: usize = 4096;
 /// For how long: answers are under way no longer.
 const REMEMBERED_FOR: Duration = Duration::from_secs(1);
-/// Streams that are reset at once where clients give them up; further ones get some time to end by themselves. The `h2`
-/// crate takes 20 at once for an attack.
-const CANCELS: u32 = 8;
-/// Streams that are reset, and how long one counts, before the connection is left to its last streams and another one made:
-/// nghttp2 allows 1000 and then 33 a second, Envoy 500.
-const RESETS: (u32, u64) = (200, 30_000_000);
 /// Streams that are opened before an endpoint's SETTINGS are known, which refuses what goes beyond: RFC 9113 6.5.2 recommends
 /// that no fewer are allowed.
 const UNTOLD_STREAMS: usize = 100;
@@ -62,29 +55,25 @@ pub struct Mux {
     /// The upstream's SETTINGS have come, or never will.
     settled: Cell<bool>,
     settling: RefCell<Vec<Waker>>,
-    /// Streams that were reset lately, and when that was looked at.
-    resets: Cell<(u32, Nanos)>,
+    /// Streams that nobody waits for any more.
+    partings: Rc<Partings>,
 }
 
 impl Mux {
-    /// Streams that were reset lately; one counts for so long as [`RESETS`] says.
-    fn resets(&self, now: Nanos) -> u32 {
-        let (level, at) = self.resets.get();
-        let forgotten = u32::try_from(now.saturating_sub(at) / RESETS.1).unwrap_or(u32::MAX);
-        if forgotten > 0 {
-            self.resets.set((level.saturating_sub(forgotten), now));
-        }
-        level.saturating_sub(forgotten)
-    }
-
     /// The peer's SETTINGS are known: how many streams they allow.
-    fn settle(&self) -> usize {
+    pub(super) fn settle(&self) -> usize {
         self.settled.set(true);
         self.settling.borrow_mut().drain(..).for_each(Waker::wake);
         self.sender.borrow().current_max_send_streams()
     }
 
-    fn has_room(&self) -> bool {
+    /// It takes no more requests, and ends with its last stream.
+    fn close(&self) {
+        self.closed.set(true);
+        self.partings.wake();
+    }
+
+    pub(super) fn has_room(&self) -> bool {
         if self.closed.get() {
             return false;
         }
@@ -109,28 +98,27 @@ impl Drop for Ride {
     fn drop(&mut self) {
         self.mux.active.set(self.mux.active.get() - 1);
         self.mux.idle_since.set(clock::now());
+        if self.is_deserted() {
+            self.mux.partings.wake();
+        }
         self.endpoint.muxes.wake_one();
     }
 }
 
 impl Ride {
-    /// Whether another stream may be reset at once; if so it is counted.
-    pub fn may_cancel(&self, now: Nanos) -> bool {
-        let few = self.mux.resets(now) < CANCELS;
-        if few {
-            self.cancelled(now);
-        }
-        few
+    fn new(mux: Rc<Mux>, endpoint: Rc<EndpointState>) -> Ride {
+        mux.active.set(mux.active.get() + 1);
+        Ride { mux, endpoint }
     }
 
-    /// Counts a stream that is reset. A connection with too many of them takes no more requests: before its upstream loses
-    /// patience with all who share it, it ends with its last stream.
-    pub fn cancelled(&self, now: Nanos) {
-        let level = self.mux.resets(now) + 1;
-        self.mux.resets.set((level, self.mux.resets.get().1));
-        if level > RESETS.0 {
-            self.mux.closed.set(true);
-        }
+    /// Whether it may be given up at once, since few on its connection were.
+    pub fn may_cancel(&self, now: Nanos) -> bool {
+        self.mux.partings.are_few(now)
+    }
+
+    /// Whether its connection takes no more requests, and has only streams that nobody waits for.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.mux.closed.get() && self.mux.active.get() == self.mux.partings.waiting()
     }
 
     /// Waits until the upstream's SETTINGS have come: what it allows beyond plain requests stands there.
@@ -143,8 +131,43 @@ impl Ride {
     }
 }
 
-/// A place, the stream there, and whether its connection has served before.
-pub(super) type Taken = (Ride, Channel, bool);
+/// A stream in its place. Dropped before both sides have ended, it is reset, at once or when its upstream bears it.
+pub struct Riding {
+    channel: Channel,
+    ride: Ride,
+}
+
+impl Riding {
+    /// The stream.
+    pub fn channel(&mut self) -> &mut Channel {
+        &mut self.channel
+    }
+
+    /// The same, to look at.
+    pub fn peek(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// The place.
+    pub fn ride(&self) -> &Ride {
+        &self.ride
+    }
+}
+
+impl Drop for Riding {
+    fn drop(&mut self) {
+        let mux = &self.ride.mux;
+        if let Some(remains) = self.channel.leave() {
+            let again = Ride::new(mux.clone(), self.ride.endpoint.clone());
+            if mux.partings.part(remains, again, clock::now()) {
+                mux.close();
+            }
+        }
+    }
+}
+
+/// A stream in its place, and whether its connection has served before.
+pub(super) type Taken = (Riding, bool);
 
 /// Someone who waits for a place.
 struct Waiter {
@@ -159,7 +182,7 @@ pub struct Muxes {
     connecting: Cell<u32>,
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
     /// Streams that the endpoint's latest SETTINGS allowed.
-    allowed: Cell<Option<usize>>,
+    pub(super) allowed: Cell<Option<usize>>,
 }
 
 impl Muxes {
@@ -169,7 +192,6 @@ impl Muxes {
         list.retain(|mux| !mux.closed.get());
         let mux = list.iter().find(|mux| mux.has_room())?.clone();
         drop(list);
-        mux.active.set(mux.active.get() + 1);
         let before = mux.requests.get();
         let reused = before > 0;
         mux.requests.set(before + 1);
@@ -178,7 +200,7 @@ impl Muxes {
             mux.closed.set(true);
         }
         let channel = Channel::client(mux.sender.borrow().clone());
-        Some((Ride { mux, endpoint: endpoint.clone() }, channel, reused))
+        Some((Riding { channel, ride: Ride::new(mux, endpoint.clone()) }, reused))
     }
 
     /// A connection is being made.
@@ -186,20 +208,33 @@ impl Muxes {
         self.connecting.set(self.connecting.get() + 1);
     }
 
+    /// Whether somebody waits for a place.
+    pub(super) fn are_awaited(&self) -> bool {
+        !self.waiters.borrow().is_empty()
+    }
+
     /// Whether the endpoint takes no streams at all for now, as a connection to it says (RFC 9113 6.5.2): another one would
     /// not either.
     fn is_barred(&self) -> bool {
-        self.list.borrow().iter().any(|mux| mux.sender.borrow().current_max_send_streams() == 0)
+        let bars = |mux: &Rc<Mux>| !mux.closed.get() && mux.sender.borrow().current_max_send_streams() == 0;
+        self.list.borrow().iter().any(bars)
     }
 
-    fn wake_one(&self) {
+    /// Whether a request would have to wait until others have ended: there is no room, and no connection is being made or,
+    /// as `grows` says, could be.
+    pub(super) fn are_full(&self, grows: bool) -> bool {
+        let stuck = self.connecting.get() == 0 && (!grows || self.is_barred());
+        stuck && !self.list.borrow().iter().any(|mux| mux.has_room())
+    }
+
+    pub(super) fn wake_one(&self) {
         let waiter = self.waiters.borrow_mut().pop_front();
         if let Some(waiter) = waiter {
             waiter.tell(Ok(()));
         }
     }
 
-    fn tell_all(&self, told: Result<(), Fault>) {
+    pub(super) fn tell_all(&self, told: Result<(), Fault>) {
         let waiters: Vec<_> = self.waiters.borrow_mut().drain(..).collect();
         for waiter in waiters {
             waiter.tell(told);
@@ -210,13 +245,20 @@ impl Muxes {
     pub fn sweep(&self, now: Nanos, idle_ns: u64, age_ns: u64) {
         self.list.borrow_mut().retain(|mux| {
             let idles = mux.active.get() == 0 && now.saturating_sub(mux.idle_since.get()) > idle_ns;
-            !mux.closed.get() && !idles && now.saturating_sub(mux.born) <= age_ns
+            let stays =
+                !idles && now.saturating_sub(mux.born) <= age_ns && !mux.partings.are_overdue(now) && !mux.closed.get();
+            if !stays {
+                mux.close();
+            }
+            stays
         });
     }
 
     /// Lets go of all of them.
     pub fn clear(&self) {
-        self.list.borrow_mut().clear();
+        for mux in self.list.take() {
+            mux.close();
+        }
     }
 
     /// Those without a stream.
@@ -274,8 +316,10 @@ pub async fn ride(
         if let Some(taken) = muxes.take(endpoint) {
             return Ok(Some(taken));
         }
-        let places = u64::from(muxes.connecting.get()) * u64::from(cluster.cluster.borrow().http2.max_streams);
-        if muxes.waiters.borrow().len() as u64 >= places
+        let each =
+            muxes.allowed.get().unwrap_or(UNTOLD_STREAMS).min(cluster.cluster.borrow().http2.max_streams as usize);
+        let places = (muxes.connecting.get() as usize).saturating_mul(each.max(1));
+        if muxes.waiters.borrow().len() >= places
             && !muxes.is_barred()
             && let Some(made) = connect()
         {
@@ -333,15 +377,19 @@ pub(super) async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>,
         closed: Cell::new(false),
         settled: Cell::new(false),
         settling: RefCell::default(),
-        resets: Cell::new((0, now)),
+        partings: Rc::default(),
     });
+    let partings = mux.partings.clone();
     let weak = Rc::downgrade(&mux);
-    if !endpoint.is_retired() {
-        muxes.list.borrow_mut().push(mux);
-    }
+    muxes.list.borrow_mut().push(mux);
     muxes.tell_all(Ok(()));
-    drive(&mut connection, &heard, &http2, &weak, (&cluster, muxes)).await;
+    if endpoint.is_retired() {
+        // Nobody sweeps there any more: it is for those who waited for it.
+        runtime::spawn(let_go(endpoint.clone()));
+    }
+    life::drive(&mut connection, &heard, &http2, (&weak, &partings), (&cluster, muxes)).await;
     drop(connection);
+    partings.end();
     if let Some(mux) = weak.upgrade() {
         mux.closed.set(true);
         mux.settle();
@@ -350,6 +398,12 @@ pub(super) async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>,
     cluster.closed(&endpoint, 1);
     // Those who wait for a place need another connection.
     muxes.tell_all(Ok(()));
+}
+
+/// An endpoint that was taken out of the configuration while a connection to it was made.
+async fn let_go(endpoint: Rc<EndpointState>) {
+    sleep_until(clock::now().saturating_add(LEFT_OPEN_NS)).await;
+    endpoint.muxes.clear();
 }
 
 /// What we ask of an upstream, and the preface.
@@ -374,116 +428,4 @@ async fn handshake(
         .initial_max_send_streams(allowed.unwrap_or(UNTOLD_STREAMS).min(http2.max_streams as usize));
     // It waits for nothing of the upstream's: requests may follow the preface at once (RFC 9113 3.4).
     builder.handshake(io).await
-}
-
-/// Polls the connection; an upstream that floods us is left, one that is silent is asked whether it lives.
-async fn drive(
-    connection: &mut Connection<Io, Bytes>,
-    heard: &Heard,
-    http2: &Http2,
-    mux: &Weak<Mux>,
-    (cluster, muxes): (&ClusterState, &Muxes),
-) {
-    let ping_ns = http2.ping_interval.map_or(u64::MAX, nanos);
-    let mut ping = connection.ping_pong();
-    let alarm = Alarm::new();
-    let mut seen = (heard.bytes(), clock::now());
-    let mut pinged = false;
-    let mut connection = Pin::new(connection);
-    let mut settled = false;
-    poll_fn(|cx| {
-        let over = connection.as_mut().poll(cx);
-        let breach = heard.take_breach().map(crate::http2::serve::reason_of);
-        if let Some(reason) = breach.or_else(|| calmed(&over)) {
-            cluster.flooded(reason);
-            return Poll::Ready(());
-        }
-        if over.is_ready() {
-            return Poll::Ready(());
-        }
-        if !settled && heard.is_settled() {
-            settled = true;
-            if let Some(mux) = mux.upgrade() {
-                muxes.allowed.set(Some(mux.settle()));
-                // There may be more room than was expected.
-                muxes.tell_all(Ok(()));
-            }
-        }
-        if !muxes.waiters.borrow().is_empty() && mux.upgrade().is_some_and(|mux| mux.has_room()) {
-            // Later SETTINGS may allow more.
-            muxes.wake_one();
-        }
-        if ping_ns == u64::MAX && heard.block_since().is_none() {
-            return Poll::Pending;
-        }
-        poll_life(cx, heard, &alarm, &mut ping, &mut seen, &mut pinged, ping_ns, mux)
-    })
-    .await;
-}
-
-impl ClusterState {
-    /// Counts a connection that was given up for what its upstream sent.
-    fn flooded(&self, reason: Reason) {
-        if let Some(at) = UPSTREAM_FLOODS.iter().position(|known| *known == reason) {
-            self.cluster.borrow().meters.core(self.core).floods[at].add(1);
-        }
-    }
-}
-
-/// What `h2` itself took for a flood.
-fn calmed(over: &Poll<Result<(), h2::Error>>) -> Option<Reason> {
-    match over {
-        Poll::Ready(Err(error)) if !error.is_remote() && error.reason() == Some(Code::ENHANCE_YOUR_CALM) => {
-            Some(Reason::FloodOfFrames)
-        }
-        _ => None,
-    }
-}
-
-#[allow(clippy::too_many_arguments, reason = "each is a different part of one life")]
-fn poll_life(
-    cx: &mut Context<'_>,
-    heard: &Heard,
-    alarm: &Alarm,
-    ping: &mut Option<PingPong>,
-    seen: &mut (u64, Nanos),
-    pinged: &mut bool,
-    ping_ns: u64,
-    mux: &Weak<Mux>,
-) -> Poll<()> {
-    if let Some(ping) = ping {
-        // An answer makes room for the next question.
-        let _ = ping.poll_pong(cx);
-    }
-    loop {
-        let now = clock::now();
-        if heard.bytes() != seen.0 {
-            *seen = (heard.bytes(), now);
-            *pinged = false;
-        }
-        let waits = if *pinged { ping_ns.saturating_mul(2) } else { ping_ns };
-        let silent_at = seen.1.saturating_add(waits);
-        let block_at = heard.block_since().map_or(Nanos::MAX, |begun| begun.saturating_add(BLOCK_NS));
-        if now >= block_at {
-            // Its end comes with the next read.
-            heard.give_up_block();
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        if now < silent_at {
-            alarm.arm(silent_at.min(block_at));
-            if alarm.poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            continue;
-        }
-        if *pinged || mux.upgrade().is_none() {
-            return Poll::Ready(());
-        }
-        *pinged = true;
-        if ping.as_mut().is_none_or(|ping| ping.send_ping(Ping::opaque()).is_err()) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-    }
 }

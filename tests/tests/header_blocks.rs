@@ -102,3 +102,37 @@ fn an_upstream_that_does_not_end_its_block_is_left() {
     let reason = "reason=\"header-timeout\"";
     eventually("they are counted", || proxy.metric("onehop_cluster_floods_total", reason) == 3.0);
 }
+
+/// The time is the cluster's own: of two open blocks, the later one is given up, and the other may end yet.
+#[test]
+fn a_cluster_says_how_long_a_block_may_take() {
+    let (go, waits) = channel::<()>();
+    let (began, begun) = channel::<()>();
+    let waits = std::sync::Mutex::new(waits);
+    let patient = upstream(move |peer| {
+        let Some(stream) = peer.greet() else { return };
+        peer.send(frame(1, 1, stream, &block(&[OK])));
+        let _ = began.send(());
+        let _ = waits.lock().expect("no panic").recv();
+        peer.send(frame(9, 4, stream, &[]));
+        peer.until(7);
+    });
+    let brief = upstream(|peer| {
+        if let Some(stream) = peer.greet() {
+            peer.send(frame(1, 1, stream, &block(&[OK])));
+            peer.until(7);
+        }
+    });
+    let mut config = config("timeout = \"off\"", &[patient, brief]);
+    for (address, time) in [(patient, "10m"), (brief, "3s")] {
+        let endpoints = format!("endpoints = [\"{address}\"]");
+        config = config.replace(&endpoints, &format!("{endpoints}\nhttp2 = {{ header_timeout = \"{time}\" }}"));
+    }
+    let proxy = Proxy::start_with(&config, &["--workers", "1"], None);
+    let edge = proxy.address("edge");
+    let answer = std::thread::spawn(move || Client::connect(edge).get("/0").status);
+    begun.recv_timeout(Duration::from_secs(30)).expect("it has begun");
+    assert_eq!(Client::connect(edge).get("/1").status, 502);
+    go.send(()).expect("it waits");
+    assert_eq!(answer.join().expect("no panic"), 200);
+}

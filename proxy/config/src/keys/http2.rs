@@ -16,4 +16,5 @@ pub const CLUSTER_HTTP2: &[Key] = &[
     key("window", Size, "Bytes that the upstream may send on a stream before they are passed on."),
     key("connection_window", Size, "The same for a whole connection; max_streams times window without it."),
     key("ping_interval", Duration, "A silent connection is asked whether it lives after so long."),
+    key("header_timeout", Duration, "How long one header block may take of an upstream's connection; 10s without it."),
 ];

@@ -17,6 +17,8 @@ pub(super) fn http2(file: &mut File<'_>, owner: &Table<'_, '_>, listener: bool) 
     if listener {
         http2.enabled = table.flag(file, "enabled").unwrap_or(true);
         http2.max_age = table.duration(file, "max_age");
+    } else {
+        http2.header_timeout = table.duration(file, "header_timeout").unwrap_or(http2.header_timeout);
     }
     http2
 }

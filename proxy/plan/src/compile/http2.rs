@@ -15,8 +15,8 @@ pub(super) fn check_http2(http2: &Http2, place: Place, problems: &mut Problems) 
     {
         problems.add(place, "http2.connection_window must be at least 65535B, which every peer assumes");
     }
-    if http2.ping_interval.is_some_and(|interval| interval.is_zero()) || http2.max_age.is_some_and(|age| age.is_zero())
-    {
+    let times = [http2.ping_interval, http2.max_age, Some(http2.header_timeout)];
+    if times.into_iter().flatten().any(|time| time.is_zero()) {
         problems.add(place, "a time of http2 is zero: every connection would be closed at once");
     }
 }

@@ -281,19 +281,23 @@ fn frames_that_end_the_connection() {
             Status(502),
             Some(PROTOCOL),
         ),
-        // `h2` takes it, which 6.5.2 forbids; nothing comes of it, since a client pushes nothing.
         (
             "ENABLE_PUSH of 1 (6.5.2)",
             |peer, stream| peer.send([frame(4, 0, 0, &[0, 2, 0, 0, 0, 1]), head(&[OK], 5, stream)].concat()),
+            Status(502),
+            Some(PROTOCOL),
+        ),
+        (
+            "ENABLE_PUSH of 0 (6.5.2)",
+            |peer, stream| peer.send([frame(4, 0, 0, &[0, 2, 0, 0, 0, 0]), head(&[OK], 5, stream)].concat()),
             Whole,
             None,
         ),
-        // 6.5.2 asks for FLOW_CONTROL_ERROR; `h2` says PROTOCOL_ERROR.
         (
             "INITIAL_WINDOW_SIZE of 2^31 (6.5.2)",
             |peer, _| peer.send(frame(4, 0, 0, &[0, 4, 0x80, 0, 0, 0])),
             Status(502),
-            Some(PROTOCOL),
+            Some(Verdict::Connection(3)),
         ),
         (
             "MAX_FRAME_SIZE of 0 (6.5.2)",

@@ -1,13 +1,16 @@
 //! `protocol = "auto"`: each endpoint's TLS says which HTTP version it is spoken to in. nginx without and with HTTP/2, and
 //! nghttpd, which speaks nothing else, side by side and in each other's place.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 
 use onehop_tests::http2::{ask, connect, get, run};
 use onehop_tests::pki::{Authority, Leaf, files, put};
-use onehop_tests::{Proxy, eventually, folder};
+use onehop_tests::{Client, Proxy, eventually, folder};
 
 /// A server of somebody else's; ended when it is dropped.
 struct Server(Child);
@@ -205,4 +208,68 @@ fn a_call_of_grpc_web_that_http1_answers_is_no_failure() {
         assert_eq!(client.ask(call).text(), "HTTP/1.1");
     }
     assert_eq!(proxy.metric("onehop_cluster_ejections_total", ""), 0.0);
+}
+
+/// Passes connections on to `address`, each once the gate is open; counts those that have come, and those that the client's
+/// side has closed.
+fn relay(address: SocketAddr, gate: Receiver<()>) -> (SocketAddr, Arc<[AtomicUsize; 2]>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let (here, counts) = (listener.local_addr().expect("bound"), Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]));
+    let seen = counts.clone();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            seen[0].fetch_add(1, Ordering::SeqCst);
+            let _ = gate.recv();
+            let mut server = TcpStream::connect(address).expect("connects");
+            let (mut back, mut front) =
+                (client.try_clone().expect("a descriptor"), server.try_clone().expect("another"));
+            std::thread::spawn(move || std::io::copy(&mut front, &mut back));
+            let seen = seen.clone();
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut client, &mut server);
+                seen[1].fetch_add(1, Ordering::SeqCst);
+            });
+        }
+    });
+    (here, counts)
+}
+
+/// It serves those who wait for it, and nobody sweeps it later.
+#[test]
+fn a_connection_to_an_endpoint_that_went_while_it_was_made_ends() {
+    if !installed("nghttpd") {
+        return;
+    }
+    let place = Place::new();
+    let address = free();
+    let _server = place.nghttpd(address);
+    let (open, gate) = channel();
+    let (held, counts) = relay(address, gate);
+    let path = place.folder.join("onehop.toml");
+    let write = |endpoint: SocketAddr| {
+        let text = format!(
+            "[[listener]]\nname = \"edge\"\naddress = \"127.0.0.1:0\"\n[[route]]\ncluster = \"a\"\ntimeout = \"off\"\n[[cluster]]\nname = \"a\"\nprotocol = \"http2\"\nconnect_timeout = \"10m\"\nendpoints = [\"{endpoint}\"]\ntls = {{ ca = \"{}\", server_name = \"localhost\" }}\n",
+            place.folder.join("ca.pem").display()
+        );
+        std::fs::write(&path, text).expect("writes");
+    };
+    write(held);
+    let proxy = Proxy::start_file(path.clone(), &["--workers", "1"], None);
+    let edge = proxy.address("edge");
+    let waits = std::thread::spawn(move || Client::connect(edge).get("/").text());
+    eventually("it is being made", || counts[0].load(Ordering::SeqCst) == 1);
+    write(address);
+    proxy.signal("HUP");
+    eventually("it is read", || proxy.metric("onehop_config_reloads_total", "") >= 1.0);
+    // Whoever comes now goes straight there, once the core has heard.
+    while counts[0].load(Ordering::SeqCst) == 1 && proxy.metric("onehop_cluster_connects_total", "") == 0.0 {
+        std::thread::spawn(move || Client::connect(edge).get("/").text());
+        assert_eq!(proxy.admin("/live").0, 200);
+    }
+    drop(open);
+    assert_eq!(waits.join().expect("no panic"), "nghttpd");
+    eventually("it ends", || {
+        let [came, closed] = &*counts;
+        closed.load(Ordering::SeqCst) == came.load(Ordering::SeqCst)
+    });
 }

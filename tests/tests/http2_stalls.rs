@@ -89,6 +89,33 @@ fn a_stream_that_takes_nothing_ends_and_its_neighbours_go_on() {
     }
 }
 
+/// Its answers are whole, and wait behind a socket that nobody reads: the connection ends, and says why.
+#[test]
+fn a_client_that_takes_nothing_of_its_connection_is_left() {
+    const ANSWERS: u32 = 1000;
+    // Less than waits on one stream, so that no exchange waits itself; more than the kernel holds, all together.
+    let body = Bytes::from(vec![b'x'; 60_000]);
+    let origin = Http2Origin::start(move |mut incoming| {
+        let body = body.clone();
+        async move {
+            let Ok(mut send) = incoming.respond.send_response(Response::new(()), false) else { return };
+            let _ = send.send_data(body, true);
+        }
+    });
+    let proxy = one_worker(&origin.config("body_timeout = \"3s\"\nhttp2 = { max_streams = 1000 }", "", ""));
+    let mut client = Frames::bare(proxy.address("edge"));
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    client.send(frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]));
+    client.send(frame(8, 0, 0, &(1u32 << 30).to_be_bytes()));
+    for number in 0..ANSWERS {
+        client.headers(number * 2 + 1, &onehop_tests::frames::GET, true);
+    }
+    let stalled = || proxy.metric("onehop_listener_faults_total", "reason=\"write-timeout\"");
+    eventually("it is counted", || stalled() >= 1.0);
+    eventually("it is closed", || proxy.metric("onehop_listener_connections", "") == 0.0);
+    assert_eq!(proxy.connect("edge").get("/beside").status, 200);
+}
+
 /// Reads the request's head, and then nothing ever.
 fn deaf_http1() -> SocketAddr {
     let origin = Origin::start(|connection| {

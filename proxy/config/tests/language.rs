@@ -215,6 +215,21 @@ fn auto_is_decided_by_tls() {
 }
 
 #[test]
+fn the_time_of_a_header_block_is_read_and_checked() {
+    let read = |text: &str| match parse(&[("x.toml".to_owned(), format!("{GOOD}{text}"))]) {
+        Ok(loaded) => loaded.model.clusters[0].http2.header_timeout.as_millis(),
+        Err(other) => panic!("{other:?}"),
+    };
+    assert_eq!(read(""), 10_000);
+    assert_eq!(read("http2 = { header_timeout = \"1500ms\" }\n"), 1500);
+    let zero = errors(&format!("{GOOD}http2 = {{ header_timeout = \"0s\" }}\n"));
+    assert!(zero.contains("a time of http2 is zero"), "{zero}");
+    // A listener has its own, for either version.
+    let listener = errors(&GOOD.replace(":8080\"", ":8080\"\nhttp2 = { header_timeout = \"1s\" }"));
+    assert!(listener.contains("unknown key \"header_timeout\""), "{listener}");
+}
+
+#[test]
 fn the_schema_names_every_table() {
     let schema = schema();
     for table in ["runtime", "access_log", "listener", "route", "cluster"] {

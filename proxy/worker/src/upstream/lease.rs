@@ -285,23 +285,14 @@ pub async fn finish(
                 }
             }
         };
-        if let Some(picked) = sought.picked {
-            picked.set(index);
-        }
+        sought.picked.inspect(|picked| picked.set(index));
         let place = if cluster.shares(&endpoint, wanted) {
-            // Where others have to end first, another endpoint is better; where there is none, this one is waited for.
-            if index != usize::MAX && endpoint.muxes.are_full(cluster.may_grow(&endpoint)) {
-                stuck.push(index);
-                let mut others = [&full[..], &stuck[..]].concat();
-                if let Ok(Some(other)) = choose(cluster, sought, avoid, &mut others, now) {
-                    chosen = Some(other);
-                    continue;
-                }
+            chosen = elsewhere(cluster, sought, avoid, (&full, &mut stuck), (index, &endpoint), now);
+            if chosen.is_some() {
+                continue;
             }
             let shared = share_http2(cluster, &endpoint, place, sought).await.map_err(|fault| sought.late(fault));
-            if shared.is_err() && !avoid.contains(&index) {
-                avoid.push(index);
-            }
+            note(avoid, index, &shared);
             match shared? {
                 Shared::Yes(lease) => return Ok(lease),
                 Shared::No(place) => place,
@@ -324,17 +315,39 @@ pub async fn finish(
         let at_limit = config.limits.connections.is_some_and(|limit| cluster.connections.get() >= cluster.share(limit));
         if !at_limit || (!waited && cluster.make_room()) {
             let connected = connect(cluster, &endpoint, place, wanted, sought).await;
-            let connected = connected.map_err(|fault| sought.late(fault));
-            if connected.is_err() && !avoid.contains(&index) {
-                avoid.push(index);
-            }
-            return connected;
+            note(avoid, index, &connected);
+            return connected.map_err(|fault| sought.late(fault));
         }
         drop(place);
         // Another exchange's connection to any endpoint will do once it is free.
-        let waits = cluster.wait_in_line(sought.within(config.connect_timeout), None).await;
-        waits.map_err(|fault| sought.late(fault))?;
+        let timeout = sought.within(config.connect_timeout);
+        cluster.wait_in_line(timeout, None).await.map_err(|fault| sought.late(fault))?;
         waited = true;
+    }
+}
+
+/// Another endpoint, where streams on this one's shared connections have to end first; where there is none, this one is
+/// waited for.
+fn elsewhere(
+    cluster: &ClusterState,
+    sought: Sought<'_>,
+    avoid: &[usize],
+    (full, stuck): (&[usize], &mut Vec<usize>),
+    (index, endpoint): (usize, &EndpointState),
+    now: Nanos,
+) -> Option<Chosen> {
+    if index == usize::MAX || !endpoint.muxes.are_full(cluster.may_grow(endpoint)) {
+        return None;
+    }
+    stuck.push(index);
+    let mut others = [full, &stuck[..]].concat();
+    choose(cluster, sought, avoid, &mut others, now).ok().flatten()
+}
+
+/// An endpoint that failed this request is avoided from now on.
+fn note<T>(avoid: &mut Vec<usize>, index: usize, had: &Result<T, Fault>) {
+    if had.is_err() && !avoid.contains(&index) {
+        avoid.push(index);
     }
 }
 

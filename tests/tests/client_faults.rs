@@ -69,6 +69,73 @@ fn a_client_that_leaves_releases_the_upstream() {
     eventually("nothing is left", || proxy.connections() == 0);
 }
 
+/// Nothing but its leaving ends the exchange: no time of anybody's is short.
+#[test]
+fn a_client_that_leaves_in_the_middle_of_an_answer_releases_the_upstream() {
+    let origin = Origin::start(move |connection| {
+        connection.head();
+        connection.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+        connection.wait_for_end();
+    });
+    let proxy = Proxy::start(&origin.config("body_timeout = \"10m\"", "timeout = \"off\"", ""));
+    let mut client = proxy.connect("edge");
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.head();
+    assert_eq!(client.read(10), b"5\r\nfirst\r\n");
+    drop(client);
+    eventually("nothing is left", || proxy.connections() == 0 && proxy.metric("onehop_cluster_active", "") == 0.0);
+    assert_eq!(proxy.metric("onehop_listener_faults_total", "reason=\"client-left\""), 1.0);
+}
+
+/// It takes no more than its buffers hold, ends its side, and reads all of it after that.
+#[test]
+fn a_client_that_half_closes_in_the_middle_of_an_answer_gets_the_rest() {
+    const LENGTH: usize = 20_000_000;
+    let origin = Origin::start(|connection| {
+        connection.head();
+        connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"));
+        connection.send(vec![b'x'; LENGTH]);
+        connection.wait_for_end();
+    });
+    let proxy = Proxy::start(&origin.config("body_timeout = \"10m\"", "timeout = \"off\"", ""));
+    let mut client = proxy.connect("edge");
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.head();
+    client.finish();
+    assert_eq!(client.read(LENGTH).len(), LENGTH);
+}
+
+/// What it sends after the answer began is not read to its end, and yet no reset takes the answer away from it.
+#[test]
+fn an_upload_that_is_answered_early_gets_its_answer() {
+    use std::io::Write;
+    let origin = Origin::start(|connection| {
+        connection.head();
+        connection.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\n\r\ntoo much");
+        connection.wait_for_end();
+    });
+    let proxy = Proxy::start(&origin.config("", "", ""));
+    // It has two seconds for it: more than one try, for machines that stand still.
+    let answered = (0..5).any(|_| {
+        let mut client = proxy.connect("edge");
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
+        eventually("the answer has begun", || client.stream().peek(&mut [0]).is_ok());
+        let mut stream = client.stream();
+        stream.set_nonblocking(true).expect("a socket option");
+        // Until all buffers on the way are full, or the connection was reset.
+        let full = loop {
+            match stream.write(&[b'x'; 1 << 16]) {
+                Ok(_) => {}
+                Err(error) => break error.kind() == std::io::ErrorKind::WouldBlock,
+            }
+        };
+        stream.set_nonblocking(false).expect("a socket option");
+        // Those who closed too early had a moment for it while it was written.
+        full && client.response().text() == "too much"
+    });
+    assert!(answered);
+}
+
 #[test]
 fn a_half_closed_client_still_gets_its_answer() {
     let origin = Origin::echo();

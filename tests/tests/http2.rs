@@ -132,6 +132,44 @@ fn trailers_of_responses_pass_to_both_versions() {
     });
 }
 
+/// As Go's net/http answers: it knows the length of short bodies, and announces trailers all the same.
+#[test]
+fn trailers_that_are_announced_pass_behind_a_body_of_known_length() {
+    let origin = Http2Origin::start(|mut incoming| async move {
+        let response =
+            Response::builder().header("content-length", 4).header("trailer", "X-Sum").body(()).expect("a head");
+        let is_head = incoming.request.method() == "HEAD";
+        let mut send = incoming.respond.send_response(response, is_head).expect("sends");
+        if is_head {
+            return;
+        }
+        send.send_data(Bytes::from_static(b"body"), false).expect("sends");
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "4".parse().expect("a value"));
+        send.send_trailers(trailers).expect("sends");
+    });
+    let proxy = one_worker(&origin.config("", "", ""));
+    let mut client = proxy.connect("edge");
+    for _ in 0..2 {
+        let response = client.get("/");
+        assert_eq!((response.text().as_str(), response.whole), ("body", true));
+        assert_eq!((response.field("content-length"), response.field("transfer-encoding")), (None, Some("chunked")));
+        assert!(response.trailers.to_lowercase().contains("x-sum: 4"), "{}", response.trailers);
+    }
+    client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").field("content-length"), Some("4"));
+    // One of HTTP/1.0 knows no chunks.
+    client.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    let response = client.response();
+    assert_eq!((response.text().as_str(), response.field("content-length")), ("body", Some("4")));
+    run(async {
+        let sender = connect(proxy.address("edge")).await;
+        let answer = ask(&sender, get("/"), Vec::new()).await.expect("answers");
+        assert_eq!((answer.text().as_str(), answer.field("content-length")), ("body", Some("4")));
+        assert_eq!(answer.trailers["x-sum"].to_str().expect("text"), "4");
+    });
+}
+
 #[test]
 fn interim_responses_pass_and_head_has_no_body() {
     let origin = Origin::start(|connection| {

@@ -14,6 +14,7 @@ use super::attempt::{Answer, Attempt, Failure};
 use super::body::{Body, Broken, Framing};
 use super::course::Asked;
 use super::flow::Flow;
+use super::hangup;
 use super::leave;
 use super::leg::Leg;
 use super::pace::Pace;
@@ -405,14 +406,15 @@ impl Attempt<'_> {
             }
             let polled = download.poll(cx, &mut upstream, client);
             if polled.is_pending() {
-                // A client that leaves while the upstream is silent shows here alone.
-                if let Leg::Http2(channel) = client
-                    && channel.poll_left(cx).is_ready()
-                {
+                let is_full = download.sink_is_full();
+                // A client that leaves while the upstream is silent shows here alone. (While an HTTP/1 client's body is read,
+                // or it takes no more, it shows there.)
+                let looks = client.is_http2() || !(upload_open || is_full);
+                let (left, ended) = if looks { hangup::poll_answered(cx, client) } else { (Poll::Pending, false) };
+                if left.is_ready() || (ended && upstream.timed_out()) {
                     return Poll::Ready(Err(Broken::Sink));
                 }
                 let now = clock::now();
-                let is_full = download.sink_is_full();
                 ledger.enter(if is_full { State::ClientWait } else { State::UpstreamWait }, now);
                 // Only the side that is waited for can run out of time.
                 if is_full && pace.receiver(download.sent(), idle) {
@@ -422,12 +424,21 @@ impl Attempt<'_> {
                     upstream.arm(clock::after(now, idle), Ends::Both);
                     client.disarm();
                 }
+                if ended {
+                    upstream.arm(clock::after(now, idle).min(now + hangup::SILENT_NS), Ends::Both);
+                }
             }
             polled
         })
         .await;
         ledger.enter(State::Hop, clock::now());
         client.disarm();
-        done.map_err(|broken| download_fault(broken, &lease.conn.leg(), client))
+        done.map_err(|broken| match broken {
+            // The upstream was given that little time because the client had ended its side.
+            Broken::Source if client.ended() && lease.conn.leg().timed_out() => {
+                Fault::new(Side::Downstream, Step::Response, Reason::ClientLeft)
+            }
+            broken => download_fault(broken, &lease.conn.leg(), client),
+        })
     }
 }

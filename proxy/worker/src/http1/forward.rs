@@ -4,9 +4,11 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+pub use super::framing::{Framed, frame};
 pub use super::identity::Identity;
 use super::identity::is_traceparent;
 use crate::exchange::Request;
+use crate::exchange::body::Framing;
 use crate::exchange::changes::Changes;
 use crate::exchange::deadline::Deadline;
 use crate::secure::Secure;
@@ -407,28 +409,6 @@ pub fn names_token(list: &[u8], token: &[u8]) -> bool {
     })
 }
 
-/// How the response is framed towards the client, and whether its connection can go on after it.
-pub struct Framed {
-    /// The client's connection is closed after this response.
-    pub close: bool,
-    /// How the body goes on.
-    pub framing: crate::exchange::body::Framing,
-}
-
-/// Decides the framing of a response body for this client.
-pub fn frame(request: &RequestHead, response: &ResponseHead, close: bool) -> Framed {
-    use crate::exchange::body::Framing;
-    match (response.body, request.version) {
-        (BodyLength::Chunked, Version::Http11) if response.version == Version::Http2 => {
-            Framed { close, framing: Framing::Chunked }
-        }
-        (BodyLength::Chunked, Version::Http10) => Framed { close: true, framing: Framing::Unchunked },
-        (BodyLength::UntilClose, Version::Http10) => Framed { close: true, framing: Framing::Verbatim },
-        (BodyLength::UntilClose, Version::Http11) => Framed { close, framing: Framing::Chunked },
-        _ => Framed { close, framing: Framing::Verbatim },
-    }
-}
-
 /// Whether a response ended with its head in a way that an HTTP/1 client could not see: it would wait for a body.
 fn ends_unsaid(request: &RequestHead, head: &ResponseHead) -> bool {
     (head.version == Version::Http2 && request.version != Version::Http2)
@@ -447,7 +427,6 @@ pub fn response<R>(
     edit: ResponseEdits<'_>,
     encode: impl FnOnce(&Edits<'_>) -> R,
 ) -> R {
-    use crate::exchange::body::Framing;
     let mut drop = http1::hop_by_hop(&head.fields, head.named_by_connection);
     // A client of HTTP/1.0 knows no codings, not even where there is no body (RFC 9112 6.1).
     if framed.framing == Framing::Unchunked || request.version == Version::Http10 {
@@ -459,6 +438,7 @@ pub fn response<R>(
     }
     let mut add = Added::new();
     if framed.framing == Framing::Chunked {
+        drop |= head.fields.bits(Known::ContentLength);
         add.push(b"Transfer-Encoding", b"chunked");
     }
     if ends_unsaid(request, head) {

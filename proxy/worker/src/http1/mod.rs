@@ -1,6 +1,7 @@
 //! HTTP/1 on a downstream connection: requests are read, answered in order, and the connection kept or closed.
 
 pub mod forward;
+mod framing;
 mod identity;
 pub mod reply;
 mod serve;

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use onehop_net::Stream;
+use onehop_net::deadline::Alarm;
 use onehop_wire::http1::Version;
 
 use crate::fault::Fault;
@@ -139,12 +140,14 @@ pub fn rfc9209(fault: &Fault) -> &'static str {
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_NS: u64 = 2_000_000_000;
 
-/// Ends our side and reads on for a little.
+/// Ends our side and reads on for a little. Of one that sends more than that nothing more is read, but the reset waits as
+/// long: clients read their answer while they are held up, and those that send alone gain nothing by it.
 pub async fn linger(stream: &mut Stream) {
     if stream.ended() || stream.shutdown_write().is_err() {
         return;
     }
-    stream.deadline().arm(onehop_net::clock::now() + LINGER_NS, onehop_net::deadline::Ends::Both);
+    let due = onehop_net::clock::now() + LINGER_NS;
+    stream.deadline().arm(due, onehop_net::deadline::Ends::Both);
     let mut left = LINGER_BYTES;
     while left > 0 {
         let buffered = stream.buffered().len();
@@ -154,4 +157,6 @@ pub async fn linger(stream: &mut Stream) {
             _ => return,
         }
     }
+    let alarm = Alarm::at(due);
+    std::future::poll_fn(|cx| alarm.poll(cx)).await;
 }

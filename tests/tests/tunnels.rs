@@ -97,6 +97,59 @@ fn an_extended_connect_passes_to_http2() {
     eventually("the stream is over", || proxy.metric("onehop_cluster_active", "") == 0.0);
 }
 
+/// It holds the place of a request for as long as it is open, whichever versions it passes.
+#[test]
+fn a_tunnel_is_a_request_under_way() {
+    let http1 = Origin::start(|connection| {
+        while let Some(head) = connection.head() {
+            if !head.contains("Upgrade: websocket\r\n") {
+                connection.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                continue;
+            }
+            connection.send("HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+            connection.wait_for_end();
+            return;
+        }
+    });
+    let http2 = Http2Origin::with_tunnels(|mut incoming| async move {
+        let is_plain = incoming.request.method() != http::Method::CONNECT;
+        let Ok(mut send) = incoming.respond.send_response(Response::new(()), is_plain) else { return };
+        while let Some(Ok(_)) = incoming.request.body_mut().data().await {}
+        if !is_plain {
+            let _ = send.send_data(Bytes::new(), true);
+        }
+    });
+    let route = "name = \"r\"\nlimits = { requests = 1 }";
+    for config in [http1.config("", route, ""), http2.config("", route, "")] {
+        let proxy = one_worker(&config);
+        let status = || proxy.connect("edge").get("/").status;
+        let active = || proxy.metric("onehop_cluster_active", "");
+        let is_held = |name: &str| {
+            assert_eq!((status(), active()), (503, 1.0), "{name}");
+        };
+        let is_free = |name: &str| eventually(name, || active() == 0.0 && status() == 200);
+        is_free("at first");
+        let mut client = proxy.connect("edge");
+        client.send(UPGRADE);
+        assert!(client.head().starts_with("HTTP/1.1 101 "));
+        is_held("from HTTP/1");
+        drop(client);
+        is_free("from HTTP/1");
+        run(async {
+            let request = onehop_tests::http2::connect_to("http://test/chat", Some("websocket"));
+            let (answer, send) = onehop_tests::http2::open_tunnel(proxy.address("edge"), request).await;
+            assert_eq!(answer.status(), 200);
+            is_held("from HTTP/2");
+            drop((answer, send));
+            // The client's own task has yet to say so.
+            while active() != 0.0 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        });
+        is_free("from HTTP/2");
+    }
+}
+
 /// To a client of HTTP/2 any success opens the tunnel (RFC 8441 5), so only an upstream's 101 may become one.
 #[test]
 fn an_extended_connect_is_no_request_for_content() {

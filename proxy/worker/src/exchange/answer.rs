@@ -21,7 +21,7 @@ use super::pace::Pace;
 use super::pour::Pour;
 use super::reader::{Next, Reader};
 use super::response::{Response, bad_response, download_fault, server_timing};
-use super::{Outcome, Request, begins_tunnel, upgrade_allowed};
+use super::{Outcome, Request, Tunnel, begins_tunnel, upgrade_allowed};
 use crate::fault::{Fault, Side, Step};
 use crate::http1::forward::{self, Framed};
 use crate::http2::web::{self, Translated, Web};
@@ -223,7 +223,7 @@ impl Attempt<'_> {
         }
         let reusable = matches!(passed, Passed::Whole { reusable: true });
         if outcome.tunnels {
-            outcome.tunnel = Some(Box::new(lease));
+            outcome.tunnel = Some(Box::new(Tunnel { lease, places: None }));
         } else if reusable {
             lease.give_back(ledger.latest());
         }

@@ -20,7 +20,7 @@ use super::choice::Choice;
 use super::course::Course;
 use super::leg::Leg;
 use super::tape::Tape;
-use super::{Outcome, Request};
+use super::{Active, Outcome, Request};
 use crate::http1::forward::{Identity, Origin};
 use crate::shard::Shard;
 use crate::upstream::{ClusterState, Wanted, outlier};
@@ -43,13 +43,12 @@ struct Copy {
 }
 
 /// A copy under way.
-struct UnderWay(Rc<ClusterState>);
+struct UnderWay(Active);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.mirroring.set(self.0.mirroring.get().saturating_sub(1));
-        self.0.active.set(self.0.active.get().saturating_sub(1));
-        self.0.cluster.borrow().meters.core(self.0.core()).active.sub(1);
+        let copies = &self.0.cluster.mirroring;
+        copies.set(copies.get().saturating_sub(1));
     }
 }
 
@@ -73,14 +72,7 @@ pub(super) fn send(course: &Course<'_>, mirror: &Mirror, tape: Option<&Tape>) {
         changes.get_or_insert_default().shadow(head.authority.of(request.bytes));
     }
     cluster.mirroring.set(cluster.mirroring.get() + 1);
-    cluster.active.set(cluster.active.get() + 1);
-    {
-        let config = cluster.cluster.borrow();
-        let meters = config.meters.core(shard.outfit.core);
-        meters.active.add(1);
-        meters.requests.add(1);
-    }
-    let under_way = UnderWay(cluster.clone());
+    let under_way = UnderWay(Active::enter(cluster.clone()));
     let copy = Copy {
         shard: shard.clone(),
         head: head.clone(),

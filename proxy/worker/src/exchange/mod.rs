@@ -34,6 +34,7 @@ mod wait;
 pub use bounded::run_bounded;
 pub use leg::Leg;
 pub use response::Response;
+pub use tunnel::Tunnel;
 
 use std::borrow::Cow;
 use std::num::NonZeroU64;
@@ -118,8 +119,8 @@ pub struct Outcome {
     pub endpoint: Option<Box<str>>,
     /// The response opened a tunnel.
     pub tunnels: bool,
-    /// The connection of a tunnel, to be relayed by the caller.
-    pub tunnel: Option<Box<crate::upstream::Lease>>,
+    /// A tunnel, to be relayed by the caller.
+    pub tunnel: Option<Box<Tunnel>>,
 }
 
 impl Outcome {
@@ -150,7 +151,7 @@ pub fn run(
         };
         outcome.route = Some(route.clone());
         // Without a name: what has one is kept.
-        let _held = match match &local {
+        let held = match match &local {
             Some(local) if local.is_free() => Ok(admission::Held::default()),
             _ => admission::admit(shard, request, &route, changes.as_deref_mut(), ledger.latest()),
         } {
@@ -191,19 +192,19 @@ pub fn run(
             outcome.fault = Some(fault);
             return;
         }
-        let active = Active::enter(&cluster, shard);
-        let choice = choice::Choice::new(request, reference, &cluster);
+        let active = Active::enter(cluster);
+        let choice = choice::Choice::new(request, reference, &active.cluster);
         let course = course::Course {
             shard,
             request,
             route: &route,
             policy: route.resilience.as_deref(),
-            cluster: &cluster,
+            cluster: &active.cluster,
             choice: &choice,
             changes: changes.as_deref(),
         };
         course.run(client, ledger, outcome).await;
-        drop(active);
+        tunnel::hold(outcome, (held, active));
         shard.give_changes(changes.take());
     }
 }
@@ -218,26 +219,27 @@ pub fn choose<'a>(
 }
 
 /// Counts a request, and down again when its exchange ends, however it ends.
-struct Active<'a> {
-    cluster: &'a Rc<ClusterState>,
-    shard: &'a Shard,
+struct Active {
+    cluster: Rc<ClusterState>,
 }
 
-impl<'a> Active<'a> {
-    fn enter(cluster: &'a Rc<ClusterState>, shard: &'a Shard) -> Active<'a> {
-        let config = cluster.cluster.borrow();
-        let meters = config.meters.core(shard.outfit.core);
-        meters.requests.add(1);
-        meters.active.add(1);
+impl Active {
+    fn enter(cluster: Rc<ClusterState>) -> Active {
+        {
+            let config = cluster.cluster.borrow();
+            let meters = config.meters.core(cluster.core());
+            meters.requests.add(1);
+            meters.active.add(1);
+        }
         cluster.active.set(cluster.active.get() + 1);
-        Active { cluster, shard }
+        Active { cluster }
     }
 }
 
-impl Drop for Active<'_> {
+impl Drop for Active {
     fn drop(&mut self) {
         self.cluster.active.set(self.cluster.active.get().saturating_sub(1));
-        self.cluster.cluster.borrow().meters.core(self.shard.outfit.core).active.sub(1);
+        self.cluster.cluster.borrow().meters.core(self.cluster.core()).active.sub(1);
     }
 }
 

@@ -10,14 +10,29 @@ use onehop_net::stream::first;
 use onehop_wire::grpc_web::encode as base64;
 use onehop_wire::http1::{BodyLength, Field, Known, Method, Span, Version};
 
+use super::admission::Held;
 use super::attempt::{Attempt, Failure};
 use super::response::Response;
-use super::upgrade_allowed;
+use super::{Active, Outcome, upgrade_allowed};
 use crate::http2::message;
 use crate::upstream::{Conn, Lease};
 
 /// What a WebSocket server proves with that it has read the handshake (RFC 6455 1.3).
 const WEBSOCKET: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// A tunnel that has begun. It is a request under way, and holds the places of one, until it is dropped.
+pub struct Tunnel {
+    /// Its connection.
+    pub lease: Lease,
+    pub(super) places: Option<(Held, Active)>,
+}
+
+/// The exchange has ended, and gives its places up unless it has begun a tunnel.
+pub(super) fn hold(outcome: &mut Outcome, places: (Held, Active)) {
+    if let Some(tunnel) = &mut outcome.tunnel {
+        tunnel.places = Some(places);
+    }
+}
 
 impl Attempt<'_> {
     /// The protocol that the client wants to change to, where the route lets it.

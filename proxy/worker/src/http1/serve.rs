@@ -321,9 +321,9 @@ impl Ended<'_> {
             keep = answer(stream, self.listener, self.request, manner, &fault, outcome).await;
             ledger.mark(Mark::ResponseWritten, clock::now());
         }
-        if let Some(lease) = outcome.tunnel.take() {
+        if let Some(mut opened) = outcome.tunnel.take() {
             self.entry.doing.set(Doing::Tunnel);
-            self.tunnel(stream, *lease, outcome, ledger).await;
+            self.tunnel(stream, &mut opened.lease, outcome, ledger).await;
             keep = false;
         }
         self.book(outcome, ledger);
@@ -354,7 +354,7 @@ impl Ended<'_> {
         Manner::of_gist(shard, &gist)
     }
 
-    async fn tunnel(&self, stream: &mut Stream, mut lease: Lease, outcome: &mut Outcome, ledger: &mut Ledger) {
+    async fn tunnel(&self, stream: &mut Stream, lease: &mut Lease, outcome: &mut Outcome, ledger: &mut Ledger) {
         use onehop_meter::ledger::State;
         let idle = self.listener.http.tunnel_idle_timeout;
         ledger.enter(State::UpstreamWait, clock::now());

@@ -112,11 +112,12 @@ async fn conclude(
         answer(channel, listener, &mut request, &fault, &mut outcome);
         ledger.mark(Mark::ResponseWritten, clock::now());
     }
-    if let Some(mut lease) = outcome.tunnel.take() {
+    if let Some(mut opened) = outcome.tunnel.take() {
         let idle = listener.http.tunnel_idle_timeout;
         ledger.enter(State::UpstreamWait, clock::now());
         let limits = crate::http1::limits(&listener.http);
-        let (up, down) = Box::pin(tunnel::relay(&mut Leg::Http2(channel), &mut lease.conn.leg(), limits, idle)).await;
+        let (up, down) =
+            Box::pin(tunnel::relay(&mut Leg::Http2(channel), &mut opened.lease.conn.leg(), limits, idle)).await;
         outcome.bytes_in += up;
         outcome.bytes_out += down;
         ledger.enter(State::Hop, clock::now());

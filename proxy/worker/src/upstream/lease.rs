@@ -266,10 +266,8 @@ pub async fn finish(
     mut chosen: Option<Chosen>,
 ) -> Result<Lease, Fault> {
     let mut waited = false;
-    // Endpoints at a limit of their own.
-    let mut full = Vec::new();
-    // Those whose connections take no more streams, and do not get more.
-    let mut stuck = Vec::new();
+    // Endpoints at a limit of their own, and those whose connections take no more streams and do not get more.
+    let (mut full, mut stuck) = (Vec::new(), Vec::new());
     loop {
         let (index, endpoint, place) = if let Some(chosen) = chosen.take() {
             chosen
@@ -295,6 +293,10 @@ pub async fn finish(
             note(avoid, index, &shared);
             match shared? {
                 Shared::Yes(lease) => return Ok(lease),
+                Shared::No(place) if cluster.shares(&endpoint, wanted) => {
+                    chosen = Some((index, endpoint, place));
+                    continue;
+                }
                 Shared::No(place) => place,
             }
         } else {
@@ -339,7 +341,9 @@ fn elsewhere(
     if index == usize::MAX || !endpoint.muxes.are_full(cluster.may_grow(endpoint)) {
         return None;
     }
-    stuck.push(index);
+    if !stuck.contains(&index) {
+        stuck.push(index);
+    }
     let mut others = [full, &stuck[..]].concat();
     choose(cluster, sought, avoid, &mut others, now).ok().flatten()
 }
@@ -434,7 +438,7 @@ async fn connect(
 /// What sharing a connection comes to.
 enum Shared {
     Yes(Lease),
-    /// The endpoint turned out to speak HTTP/1.1; the place back.
+    /// The endpoint turned out to speak HTTP/1.1, or to be full; the place back.
     No(Option<Place>),
 }
 

@@ -300,7 +300,8 @@ impl Drop for InLine<'_> {
 pub type Made = Pin<Box<dyn Future<Output = Result<Stream, Fault>>>>;
 
 /// A place on a connection to this endpoint; `connect` makes a connection when none has room (or says that there may be
-/// no more), and `due` bounds the wait for a place. `None`: the endpoint turned out to speak HTTP/1.1.
+/// no more), and `due` bounds the wait for a place. `None`: the endpoint turned out to
+/// speak HTTP/1.1, or to be full.
 pub async fn ride(
     cluster: &Rc<ClusterState>,
     endpoint: &Rc<EndpointState>,
@@ -309,12 +310,17 @@ pub async fn ride(
     connect: impl Fn() -> Option<Made>,
 ) -> Result<Option<Taken>, Fault> {
     let muxes = &endpoint.muxes;
+    let mut told_before = false;
     loop {
         if !cluster.shares(endpoint, Wanted::Any) {
             return Ok(None);
         }
         if let Some(taken) = muxes.take(endpoint) {
             return Ok(Some(taken));
+        }
+        if std::mem::replace(&mut told_before, true) && muxes.are_full(cluster.may_grow(endpoint)) {
+            // What it waited for brings it no place: there may be another endpoint.
+            return Ok(None);
         }
         let each =
             muxes.allowed.get().unwrap_or(UNTOLD_STREAMS).min(cluster.cluster.borrow().http2.max_streams as usize);

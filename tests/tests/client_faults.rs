@@ -124,9 +124,8 @@ fn an_upload_that_is_answered_early_gets_its_answer() {
         stream.set_nonblocking(true).expect("a socket option");
         // Until all buffers on the way are full, or the connection was reset.
         let full = loop {
-            match stream.write(&[b'x'; 1 << 16]) {
-                Ok(_) => {}
-                Err(error) => break error.kind() == std::io::ErrorKind::WouldBlock,
+            if let Err(error) = stream.write_all(&[b'x'; 1 << 16]) {
+                break error.kind() == std::io::ErrorKind::WouldBlock;
             }
         };
         stream.set_nonblocking(false).expect("a socket option");

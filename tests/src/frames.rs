@@ -128,6 +128,16 @@ impl Frames {
         self.until(1).map(|head| head.stream)
     }
 
+    /// Its own port.
+    pub fn port(&self) -> u16 {
+        self.stream.local_addr().expect("an address").port()
+    }
+
+    /// Reads to the end: whether that came in order, and not by a reset.
+    pub fn ends(&mut self) -> bool {
+        self.stream.read_to_end(&mut Vec::new()).is_ok()
+    }
+
     /// Ends the write side.
     pub fn finish(&mut self) {
         // The peer may have closed.

@@ -64,6 +64,37 @@ fn an_old_connection_is_replaced_without_losing_a_request() {
     assert_eq!(body, b"latelate", "and then it is closed");
 }
 
+/// What a client sends before it reads its last answer, credit above all, meets no closed socket: it would take a reset for the
+/// loss of an answer that it has not read yet.
+#[test]
+fn a_client_that_writes_on_is_heard_to_its_end() {
+    let origin = Origin::echo();
+    let proxy = one_worker(&origin.config("max_requests = 1", "", ""));
+    let mut client = Frames::connect(proxy.address("edge"));
+    client.headers(1, &GET, true);
+    // The PING of the orderly end is the one frame that is awaited before it.
+    let asked = ask(&mut client);
+    client.send(frame(6, 1, 0, &asked.payload));
+    let port = client.port();
+    eventually("the proxy has ended its side", || tcp_state(port).as_deref() == Some("08"));
+    for _ in 0..20 {
+        client.send(frame(8, 0, 0, &[0, 0, 0, 1]));
+        assert_eq!(tcp_state(port).as_deref(), Some("08"), "no reset");
+    }
+    assert_eq!(client.until(1).expect("an answer").stream, 1);
+    client.finish();
+    assert!(client.ends(), "an end in order");
+    eventually("its connection is forgotten", || proxy.connections() == 0);
+}
+
+/// The state of a socket of this host, as the kernel writes it down: 08 once the peer has ended its side.
+fn tcp_state(port: u16) -> Option<String> {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let here = format!("0100007F:{port:04X}");
+    let line = table.lines().find(|line| line.split_whitespace().nth(1) == Some(here.as_str()))?;
+    line.split_whitespace().nth(3).map(str::to_owned)
+}
+
 #[test]
 fn an_upstream_that_is_dead_is_found_by_pings() {
     let origin = Origin::echo();

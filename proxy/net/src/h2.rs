@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::Stream;
 use crate::clock::{self, Nanos};
+use crate::deadline::Ends;
 use crate::sys::buf::Size;
 
 /// What answers the PING of `h2`'s orderly end: that a peer sends it is not waited for without an end.
@@ -128,6 +129,8 @@ pub struct Io {
     owed_from: usize,
     /// The peer is a client: whoever drives the connection tells it what it did.
     from_client: bool,
+    /// Our side has ended: bytes that are still read of the other.
+    parting: Option<usize>,
 }
 
 impl Io {
@@ -146,6 +149,7 @@ impl Io {
             owed: [0; 17],
             owed_from: 17,
             from_client,
+            parting: None,
         };
         (io, heard)
     }
@@ -245,6 +249,39 @@ impl Io {
     }
 }
 
+/// How long a client may take to close its side, once all has been said to it.
+const FAREWELL_NS: u64 = 2_000_000_000;
+/// Bytes of a client that are read meanwhile: as much as a wide window lets it have on its way.
+const FAREWELL_BYTES: usize = 16 << 20;
+
+impl Io {
+    /// Ends our side, and waits for a client's end: what it had sent before it heard of ours, credit for the last answer above
+    /// all, would else be answered with a reset, and it would take its streams for lost that were answered in full.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.parting.is_none() {
+            // A peer that is gone hears nothing.
+            if self.stream.shutdown_write().is_err() || !self.from_client {
+                return Poll::Ready(());
+            }
+            self.parting = Some(FAREWELL_BYTES);
+            self.stream.deadline().arm(clock::now() + FAREWELL_NS, Ends::Both);
+        }
+        loop {
+            if !self.stream.is_reading() {
+                let here = self.stream.buffered().len();
+                self.stream.consume(here);
+                self.parting = self.parting.map(|left| left.saturating_sub(here));
+            }
+            if self.stream.ended() || self.parting == Some(0) {
+                return Poll::Ready(());
+            }
+            if !matches!(ready!(self.stream.poll_fill(cx, Size::Small)), Ok(1..)) {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -318,9 +355,7 @@ impl AsyncWrite for Io {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A peer that is gone hears nothing.
-        let _ = self.stream.shutdown_write();
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_farewell(cx).map(Ok)
     }
 }

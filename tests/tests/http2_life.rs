@@ -75,11 +75,12 @@ fn a_client_that_writes_on_is_heard_to_its_end() {
     // The PING of the orderly end is the one frame that is awaited before it.
     let asked = ask(&mut client);
     client.send(frame(6, 1, 0, &asked.payload));
-    let port = client.port();
-    eventually("the proxy has ended its side", || tcp_state(port).as_deref() == Some("08"));
+    let (port, peer) = (client.port(), proxy.address("edge").port());
+    let state = || tcp_state(port, peer);
+    eventually("the proxy has ended its side", || state().as_deref() == Some("08"));
     for _ in 0..20 {
         client.send(frame(8, 0, 0, &[0, 0, 0, 1]));
-        assert_eq!(tcp_state(port).as_deref(), Some("08"), "no reset");
+        assert_eq!(state().as_deref(), Some("08"), "no reset");
     }
     assert_eq!(client.until(1).expect("an answer").stream, 1);
     client.finish();
@@ -87,12 +88,13 @@ fn a_client_that_writes_on_is_heard_to_its_end() {
     eventually("its connection is forgotten", || proxy.connections() == 0);
 }
 
-/// The state of a socket of this host, as the kernel writes it down: 08 once the peer has ended its side.
-fn tcp_state(port: u16) -> Option<String> {
+/// The state of a socket of this host by the two ports, as the kernel writes it down: 08 once the peer has ended its side.
+fn tcp_state(port: u16, peer: u16) -> Option<String> {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
-    let here = format!("0100007F:{port:04X}");
-    let line = table.lines().find(|line| line.split_whitespace().nth(1) == Some(here.as_str()))?;
-    line.split_whitespace().nth(3).map(str::to_owned)
+    let wanted = [format!("0100007F:{port:04X}"), format!("0100007F:{peer:04X}")];
+    let mut lines = table.lines().map(|line| line.split_whitespace().skip(1));
+    let mut line = lines.find(|line| line.clone().take(2).eq(wanted.iter()))?;
+    line.nth(2).map(str::to_owned)
 }
 
 #[test]

@@ -128,16 +128,6 @@ impl Frames {
         self.until(1).map(|head| head.stream)
     }
 
-    /// Its own port.
-    pub fn port(&self) -> u16 {
-        self.stream.local_addr().expect("an address").port()
-    }
-
-    /// Reads to the end: whether that came in order, and not by a reset.
-    pub fn ends(&mut self) -> bool {
-        self.stream.read_to_end(&mut Vec::new()).is_ok()
-    }
-
     /// Ends the write side.
     pub fn finish(&mut self) {
         // The peer may have closed.
@@ -146,7 +136,15 @@ impl Frames {
 
     /// Sends bytes; a peer that has closed is not an error here.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = self.stream.write_all(bytes.as_ref());
+        let _ = self.try_send(bytes);
+    }
+
+    /// Sends bytes.
+    ///
+    /// # Errors
+    /// When the peer has closed, as far as that is known.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.write_all(bytes.as_ref())
     }
 
     /// Sends HEADERS with the block in one frame.

@@ -487,10 +487,12 @@ fn nothing_is_left_of_what_went_wrong() {
     check_records(&proxy, &log, &whole);
     // The log may have been opened after they were counted.
     eventually("descriptors are closed", || proxy.descriptors() <= descriptors + 1);
-    assert!(memory[2] < memory[1] + 8192, "memory grows: {memory:?} KiB");
     // In debug builds `h2` asserts that a connection has ended its streams, and forgets those whose resets were still to be
     // sent when it was cut.
-    let panics: Vec<_> = proxy.panics().into_iter().filter(|line| !line.contains("!self.has_streams()")).collect();
+    let (known, panics): (Vec<_>, Vec<_>) =
+        proxy.panics().into_iter().partition(|line| line.contains("!self.has_streams()"));
+    // To say where it was, such a panic reads all that is known of the program into memory, where it is asked to.
+    assert!(!known.is_empty() || memory[2] < memory[1] + 8192, "memory grows: {memory:?} KiB");
     assert!(panics.is_empty(), "{panics:#?}");
     // All of it still works, for as many at once as before.
     for path in ["/1/plain", "/2/plain", "/1/bounded", "/2/bounded"] {

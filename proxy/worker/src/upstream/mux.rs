@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -393,8 +393,19 @@ pub(super) async fn make(cluster: Rc<ClusterState>, endpoint: Rc<EndpointState>,
         // Nobody sweeps there any more: it is for those who waited for it.
         runtime::spawn(let_go(endpoint.clone()));
     }
-    life::drive(&mut connection, &heard, &http2, (&weak, &partings), (&cluster, muxes)).await;
-    drop(connection);
+    let driven = async {
+        life::drive(&mut connection, &heard, &http2, (&weak, &partings), (&cluster, muxes)).await;
+        drop(connection);
+    };
+    // It ends this connection, and not its core.
+    if let Err(panic) = crate::conn::guard(pin!(driven)).await {
+        let name = cluster.cluster.borrow().name.clone();
+        let said = crate::conn::message(&*panic);
+        eprintln!(
+            "onehop: core {}: the task of a connection to cluster \"{name}\" panicked: {said}; the connection was closed",
+            cluster.core
+        );
+    }
     partings.end();
     if let Some(mux) = weak.upgrade() {
         mux.closed.set(true);

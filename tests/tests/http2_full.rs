@@ -1,9 +1,9 @@
 //! Endpoints whose connections take no more streams, and that get no more connections: others are turned to.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 
 use onehop_tests::frames::{frame, upstream};
 use onehop_tests::{Client, Proxy, eventually};
@@ -28,6 +28,22 @@ fn ready(asked: &Arc<AtomicUsize>) -> SocketAddr {
         peer.send(frame(4, 0, 0, &[]));
         while let Some(head) = peer.until(1) {
             asked.fetch_add(1, Ordering::SeqCst);
+            peer.headers(head.stream, OK, true);
+        }
+    })
+}
+
+/// An endpoint is full with one connection of one stream.
+const NARROW: &str = "http2 = { max_streams = 1 }\nlimits = { endpoint_connections = 1 }";
+
+/// Answers each when it is told to.
+fn late(waits: &Arc<Mutex<Receiver<()>>>) -> SocketAddr {
+    let waits = waits.clone();
+    upstream(move |peer| {
+        peer.skip(24);
+        peer.send(frame(4, 0, 0, &[]));
+        while let Some(head) = peer.until(1) {
+            let _ = waits.lock().expect("no panic").recv();
             peer.headers(head.stream, OK, true);
         }
     })
@@ -62,17 +78,8 @@ fn an_endpoint_that_takes_no_streams_is_passed_by() {
 #[test]
 fn an_endpoint_that_is_full_is_passed_by() {
     let (asked, (go, waits)) = (Arc::new(AtomicUsize::new(0)), channel::<()>());
-    let waits = std::sync::Mutex::new(waits);
-    let busy = upstream(move |peer| {
-        peer.skip(24);
-        peer.send(frame(4, 0, 0, &[]));
-        while let Some(head) = peer.until(1) {
-            let _ = waits.lock().expect("no panic").recv();
-            peer.headers(head.stream, OK, true);
-        }
-    });
-    let limits = "http2 = { max_streams = 1 }\nlimits = { endpoint_connections = 1 }";
-    let proxy = start(&[busy, ready(&asked)], limits);
+    let busy = late(&Arc::new(Mutex::new(waits)));
+    let proxy = start(&[busy, ready(&asked)], NARROW);
     let edge = proxy.address("edge");
     let ask = || std::thread::spawn(move || Client::connect(edge).get("/").status);
     // One of them is there, the other is answered.
@@ -95,20 +102,8 @@ fn an_endpoint_that_is_full_is_passed_by() {
 #[test]
 fn where_all_are_full_one_is_waited_for() {
     let (go, waits) = channel::<()>();
-    let waits = Arc::new(std::sync::Mutex::new(waits));
-    let busy = |_| {
-        let waits = waits.clone();
-        upstream(move |peer| {
-            peer.skip(24);
-            peer.send(frame(4, 0, 0, &[]));
-            while let Some(head) = peer.until(1) {
-                let _ = waits.lock().expect("no panic").recv();
-                peer.headers(head.stream, OK, true);
-            }
-        })
-    };
-    let limits = "http2 = { max_streams = 1 }\nlimits = { endpoint_connections = 1 }";
-    let proxy = start(&[(); 2].map(busy), limits);
+    let waits = Arc::new(Mutex::new(waits));
+    let proxy = start(&[late(&waits), late(&waits)], NARROW);
     let edge = proxy.address("edge");
     let asked: Vec<_> = (0..6).map(|_| std::thread::spawn(move || Client::connect(edge).get("/").status)).collect();
     eventually("all have come", || proxy.metric("onehop_cluster_active", "") == 6.0);

@@ -300,8 +300,7 @@ impl Drop for InLine<'_> {
 pub type Made = Pin<Box<dyn Future<Output = Result<Stream, Fault>>>>;
 
 /// A place on a connection to this endpoint; `connect` makes a connection when none has room (or says that there may be
-/// no more), and `due` bounds the wait for a place. `None`: the endpoint turned out to
-/// speak HTTP/1.1, or to be full.
+/// no more), and `due` bounds the wait for a place. `None`: the endpoint turned out to speak HTTP/1.1, or to be full.
 pub async fn ride(
     cluster: &Rc<ClusterState>,
     endpoint: &Rc<EndpointState>,
